@@ -1,0 +1,274 @@
+"""The two iptables engines: read with the `save` tool, commit one table of one family at a time.
+
+A rule is the tuple of its words in `iptables-save` form, so that what was written and what is listed compare equal.
+`iptables-nft` commits through its restore tool, `iptables-legacy` through python-iptables in this process.
+Source: iptables-restore(8), iptables-extensions(8).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from swapper.errors import KernelRefusedError, MissingError
+from swapper.lock import held
+from swapper.model import FAMILIES, Engine, Family
+
+__all__ = ["IptablesEngine", "IptablesLegacy", "IptablesNft", "Rule", "Rules", "families", "ran", "rule"]
+
+Rule = tuple[str, ...]
+Rules = dict[str, dict[str, list[Rule]]]  # table -> chain -> rules
+
+XTABLES_LOCK = Path("/run/xtables.lock")
+COMMIT_TRIES = 20
+TOOL_TIMEOUT_S = 20
+INSTALL = "apt-get install -y iptables"
+
+
+def rule(text: str) -> Rule:
+    """The words of one rule, without its `-A CHAIN`."""
+    return tuple(shlex.split(text))
+
+
+def families() -> tuple[Family, ...]:
+    """The families that this host speaks."""
+    return FAMILIES if Path("/proc/sys/net/ipv6").exists() else (4,)
+
+
+def ran(argv: Sequence[str], *, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a tool of netfilter with `text` on its standard input; its words and exit code.
+
+    Whatever locks this command holds, the tool holds too: killed, the command leaves no commit behind that the next
+    one does not wait for. The tool is bounded by another process, which outlives this one; raises KernelRefusedError
+    when it had to be killed.
+    """
+    bounded = ["timeout", "--signal=KILL", str(TOOL_TIMEOUT_S), *argv]
+    done = subprocess.run(bounded, input=text, capture_output=True, text=True, check=False, pass_fds=held())
+    if done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        raise KernelRefusedError(f"{argv[0]} was killed, or did not end within {TOOL_TIMEOUT_S} s")
+    return done
+
+
+class IptablesEngine(Protocol):
+    """Reads and commits tables; knows nothing of services."""
+
+    engine: Engine
+
+    def read(self, family: Family) -> Rules:
+        """Every chain of the tables that exist."""
+
+    def commit(self, family: Family, text: str) -> None:
+        """Commit one table, written for `iptables-restore --noflush`; all of it or nothing.
+
+        Raises KernelRefusedError with the tool's words, MissingError when a tool or a match is not there.
+        """
+
+
+class IptablesNft:
+    """iptables on nf_tables."""
+
+    engine = Engine.IPTABLES_NFT
+
+    def __init__(self) -> None:
+        for family in families():
+            _tool(family, "nft", "restore")
+
+    def read(self, family: Family) -> Rules:
+        """Every chain of the tables that exist."""
+        return _save(family, "nft")
+
+    def commit(self, family: Family, text: str) -> None:
+        """Commit one table through `iptables-nft-restore`."""
+        done = ran([_tool(family, "nft", "restore"), "--noflush", "--wait", "5"], text=text)
+        if done.returncode:
+            raise _refusal(done.stderr)
+
+
+class IptablesLegacy:
+    """iptables on the legacy xtables of the kernel, through python-iptables."""
+
+    engine = Engine.IPTABLES_LEGACY
+
+    def __init__(self) -> None:
+        for family in families():
+            _tool(family, "legacy", "save")
+        try:
+            self._iptc: Any = importlib.import_module("iptc")
+        except ImportError as error:
+            raise MissingError(
+                f"engine iptables-legacy needs python-iptables ({error}); "
+                "bring it with, where Swapper's source is: pip install '.[legacy]'"
+            ) from error
+
+    def read(self, family: Family) -> Rules:
+        """Every chain of raw and nat, if this namespace has them: merely listing a table would make it."""
+        names = Path(f"/proc/net/{'ip' if family == 4 else 'ip6'}_tables_names")
+        present = names.read_text(encoding="ascii").split() if names.exists() else []
+        return {
+            name: chains
+            for table in ("raw", "nat")
+            if table in present
+            for name, chains in _save(family, "legacy", "-t", table).items()
+        }
+
+    def commit(self, family: Family, text: str) -> None:
+        """Commit one table, in a child process; tries again while another program commits in between (EAGAIN).
+
+        A child, because libxtables knows one family in a process, and ends the process over a rule it cannot read.
+        """
+        name, *lines = [line for line in text.splitlines() if line and line != "COMMIT"]
+        with _xtables_lock():
+            for _ in range(COMMIT_TRIES):
+                said = _in_child(lambda: self._apply(family, name.removeprefix("*"), lines))
+                if "temporarily unavailable" not in said:
+                    break
+        if said:
+            raise _refusal(said)
+
+    def _apply(self, family: Family, name: str, lines: list[str]) -> None:
+        table = (self._iptc.Table if family == 4 else self._iptc.Table6)(name)
+        table.autocommit = False
+        table.refresh()
+        for line in lines:
+            operation, chain_name, *words = shlex.split(line)
+            if operation.startswith(":"):
+                chain = self._iptc.Chain(table, operation[1:])
+                if table.is_chain(chain):
+                    chain.flush()
+                else:
+                    table.create_chain(operation[1:])
+                continue
+            chain = self._iptc.Chain(table, chain_name)
+            if operation == "-A":
+                chain.append_rule(self._rule(family, words))
+            elif operation == "-I":
+                chain.insert_rule(self._rule(family, words[1:]), position=int(words[0]) - 1)
+            elif operation == "-D":
+                chain.delete_rule(self._rule(family, words))
+            elif operation == "-F":
+                chain.flush()
+            elif operation == "-X":
+                table.delete_chain(chain_name)
+        table.commit()
+
+    def _rule(self, family: Family, words: list[str]) -> Any:
+        """One rule as a python-iptables object, from its words."""
+        made = self._iptc.Rule() if family == 4 else self._iptc.Rule6()
+        section: Any = made
+        negate, at = "", 0
+        while at < len(words):
+            word = words[at]
+            if word == "!":
+                negate, at = "!", at + 1
+                continue
+            values: list[str] = []
+            while at + 1 + len(values) < len(words) and not words[at + 1 + len(values)].startswith(("-", "!")):
+                values.append(words[at + 1 + len(values)])
+            at += 1 + len(values)
+            match word:
+                case "-p":
+                    made.protocol = negate + values[0]
+                case "-s":
+                    made.src = negate + values[0]
+                case "-d":
+                    made.dst = negate + values[0]
+                case "-i":
+                    made.in_interface = negate + values[0]
+                case "-m":
+                    section = made.create_match(values[0])
+                case "-j":
+                    section = made.create_target(values[0])
+                case "-g":
+                    section = made.create_target(values[0], goto=True)
+                case _:
+                    value: Any = values if len(values) > 1 else (values[0] if values else "")
+                    section.set_parameter(word.removeprefix("--"), [negate, *values] if negate else value)
+            negate = ""
+        return made
+
+
+def _in_child(work: Callable[[], None]) -> str:
+    """Run `work` in a forked child; what it said when it failed, "" when it did not."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.alarm(TOOL_TIMEOUT_S)  # also when nobody waits any more: the child holds this command's locks
+            os.dup2(writing, 2)  # libxtables says why on standard error before it ends the process
+            work()
+            status = 0
+        except BaseException as error:  # noqa: BLE001 - whatever went wrong is told through the pipe
+            os.write(2, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with open(reading, "rb") as pipe:  # noqa: PTH123 - a descriptor, not a path
+        said = pipe.read().decode(errors="replace")
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        said += f"python-iptables was killed, or did not end within {TOOL_TIMEOUT_S} s"
+    return (said or "python-iptables failed without a word") if status else ""
+
+
+def _tool(family: Family, flavour: str, what: str) -> str:
+    name = f"{'iptables' if family == 4 else 'ip6tables'}-{flavour}-{what}"
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    if path is None:
+        raise MissingError(f"{name} is not on this host; bring it with: {INSTALL}")
+    return path
+
+
+def _save(family: Family, flavour: str, *options: str) -> Rules:
+    done = ran([_tool(family, flavour, "save"), *options])
+    if done.returncode:
+        raise _refusal(done.stderr)
+    tables: Rules = {}
+    chains: dict[str, list[Rule]] = {}
+    for line in done.stdout.splitlines():
+        if line.startswith("*"):
+            chains = tables.setdefault(line[1:], {})
+        elif line.startswith(":"):
+            chains[line[1:].split()[0]] = []
+        elif line.startswith("-A "):
+            _, chain, *words = shlex.split(line)
+            chains[chain].append(tuple(words))
+    return tables
+
+
+def _refusal(error: str) -> Exception:
+    said = error.strip()
+    if "Permission denied" in said or "you must be root" in said or "Operation not permitted" in said:
+        return MissingError("changing iptables needs CAP_NET_ADMIN: run as root (sudo swapper ...)")
+    if "Couldn't load" in said or "No chain/target/match" in said or "Extension" in said:
+        return MissingError(
+            f"this kernel or its iptables lacks something that the rules need "
+            f"(load it: modprobe -a xt_CT xt_MARK xt_nat xt_addrtype xt_comment xt_set xt_time):\n{said}"
+        )
+    return KernelRefusedError(f"iptables refused the commit, nothing of it was applied:\n{said}")
+
+
+@contextmanager
+def _xtables_lock() -> Iterator[None]:
+    """The lock that every legacy iptables command of this host takes; python-iptables does not."""
+    with XTABLES_LOCK.open("a") as handle:
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise KernelRefusedError(f"{XTABLES_LOCK} was held by another program for 5 s") from None
+                time.sleep(0.005)
+        yield

@@ -1,0 +1,214 @@
+"""Conntrack flows: list, count and delete, by zone or by public port, over one netlink socket.
+
+A dump asks the kernel to filter (tuple filters from 5.8, zones from 6.8) and filters again here, so an older
+kernel costs time and never correctness. Only what Swapper needs is decoded: 10,000 flows take about 0.1 s, where
+a general decoder takes more than one. Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from swapper.errors import KernelRefusedError, MissingError
+from swapper.model import FAMILIES, Family, Protocol
+
+__all__ = ["Flow", "by_public_port", "delete", "flush", "in_zone"]
+
+NETLINK_NETFILTER = 12
+CT_NEW, CT_GET, CT_DELETE = 0x100, 0x101, 0x102
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR = 0x1, 0x4, 0x300, 0x10
+NESTED = 0x8000
+
+CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_ZONE, CTA_FILTER = 1, 2, 18, 25
+CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
+CTA_IP_V4_SRC, CTA_IP_V4_DST, CTA_IP_V6_SRC, CTA_IP_V6_DST = 1, 2, 3, 4
+CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT = 1, 2, 3
+CTA_FILTER_ORIG_FLAGS = 1
+MATCH_PROTO_NUM, MATCH_PROTO_DST_PORT = 1 << 3, 1 << 5
+
+# A tuple: nest, address nest, source, destination, protocol nest, number, source port, destination port.
+NLMSG_SIZE, MESSAGE_SIZE = 16, 20
+TUPLE_LAYOUTS: dict[tuple[int, int], tuple[Family, struct.Struct]] = {
+    (socket.AF_INET, 52): (4, struct.Struct(">12x4s4x4s8xB3x4xH2x4xH2x")),
+    (socket.AF_INET6, 76): (6, struct.Struct(">12x16s4x16s8xB3x4xH2x4xH2x")),
+}
+PORTLESS_LENGTHS = {(socket.AF_INET, 60), (socket.AF_INET, 36), (socket.AF_INET6, 84), (socket.AF_INET6, 60)}
+NATIVE_LENGTH, ATTRIBUTE = struct.Struct("=H"), struct.Struct("=HH")
+
+AF: dict[Family, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
+NUMBER = {Protocol.UDP: socket.IPPROTO_UDP, Protocol.TCP: socket.IPPROTO_TCP}
+DUMP_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One conntrack entry: who asked (`src`, `sport`) for which public port, and which backend answers.
+
+    Addresses are packed (4 or 16 bytes), so that ten thousand of them stay cheap; `text` spells one.
+    """
+
+    family: Family
+    protocol: int
+    src: bytes
+    sport: int
+    dst: bytes
+    dport: int
+    reply_src: bytes
+    reply_sport: int
+    zone: int
+
+    def source_text(self) -> str:
+        """The client's address as people write it."""
+        return str(IPv4Address(self.src) if self.family == 4 else IPv6Address(self.src))
+
+
+def in_zone(zone: int) -> list[Flow]:
+    """Every flow of one conntrack zone, both families.
+
+    Raises MissingError without CAP_NET_ADMIN or without conntrack in the kernel.
+    """
+    request = _attribute(CTA_ZONE, struct.pack("!H", zone))
+    return [flow for flow in _dump(socket.AF_UNSPEC, request) if flow.zone == zone]
+
+
+def by_public_port(protocol: Protocol, public: int, *, zone: int = 0) -> list[Flow]:
+    """The flows of `zone` that clients opened to a public port, both families; errors as `in_zone`."""
+    number = NUMBER[protocol]
+    proto = _attribute(CTA_PROTO_NUM, bytes([number])) + _attribute(CTA_PROTO_DST_PORT, struct.pack("!H", public))
+    request = _attribute(CTA_TUPLE_ORIG | NESTED, _attribute(CTA_TUPLE_PROTO | NESTED, proto)) + _attribute(
+        CTA_FILTER | NESTED,
+        _attribute(CTA_FILTER_ORIG_FLAGS, struct.pack("=I", MATCH_PROTO_NUM | MATCH_PROTO_DST_PORT)),
+    )
+    return [
+        flow
+        for family in FAMILIES
+        for flow in _dump(AF[family], request)
+        if flow.protocol == number and flow.dport == public and flow.zone == zone
+    ]
+
+
+def delete(flows: list[Flow]) -> int:
+    """Delete these entries; how many were still there."""
+    deleted = 0
+    with _netlink() as sock:
+        for flow in flows:
+            src, dst = (CTA_IP_V4_SRC, CTA_IP_V4_DST) if flow.family == 4 else (CTA_IP_V6_SRC, CTA_IP_V6_DST)
+            tuple_orig = _attribute(
+                CTA_TUPLE_IP | NESTED, _attribute(src, flow.src) + _attribute(dst, flow.dst)
+            ) + _attribute(
+                CTA_TUPLE_PROTO | NESTED,
+                _attribute(CTA_PROTO_NUM, bytes([flow.protocol]))
+                + _attribute(CTA_PROTO_SRC_PORT, struct.pack("!H", flow.sport))
+                + _attribute(CTA_PROTO_DST_PORT, struct.pack("!H", flow.dport)),
+            )
+            body = _attribute(CTA_TUPLE_ORIG | NESTED, tuple_orig)
+            if flow.zone:
+                body += _attribute(CTA_ZONE, struct.pack("!H", flow.zone))
+            _send(sock, CT_DELETE, NLM_F_ACK, AF[flow.family], body)
+            error = _acknowledged(sock)
+            if error not in (0, errno.ENOENT):
+                raise KernelRefusedError(f"deleting a conntrack entry: {os.strerror(error)}")
+            deleted += error == 0
+    return deleted
+
+
+def flush() -> None:
+    """Delete every conntrack entry of this network namespace, whoever it belongs to (`conntrack -F`)."""
+    with _netlink() as sock:
+        _send(sock, CT_DELETE, NLM_F_ACK, socket.AF_UNSPEC, b"")
+        if error := _acknowledged(sock):
+            raise KernelRefusedError(f"flushing conntrack: {os.strerror(error)}")
+
+
+@contextmanager
+def _netlink() -> Iterator[socket.socket]:
+    try:
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+    except OSError as error:
+        raise MissingError(
+            f"this kernel has no netfilter netlink ({error.strerror}); CONFIG_NF_CT_NETLINK is needed"
+        ) from error
+    with sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        sock.bind((0, 0))
+        yield sock
+
+
+def _attribute(kind: int, payload: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)
+
+
+def _send(sock: socket.socket, kind: int, flags: int, family: int, body: bytes) -> None:
+    message = struct.pack("=BBH", family, 0, 0) + body
+    sock.send(struct.pack("=IHHII", 16 + len(message), kind, NLM_F_REQUEST | flags, 1, 0) + message)
+
+
+def _acknowledged(sock: socket.socket) -> int:
+    """The errno of the kernel's answer, 0 for success."""
+    return -int(struct.unpack_from("=i", sock.recv(65536), 16)[0])
+
+
+def _dump(family: int, body: bytes) -> list[Flow]:
+    """One consistent enough dump: an interrupted one (the table was resized) is asked for again."""
+    for _ in range(DUMP_TRIES):
+        with _netlink() as sock:
+            _send(sock, CT_GET, NLM_F_DUMP, family, body)
+            flows, interrupted = _receive(sock)
+        if not interrupted:
+            return flows
+    raise KernelRefusedError(f"the conntrack dump was interrupted {DUMP_TRIES} times in a row")
+
+
+def _receive(sock: socket.socket) -> tuple[list[Flow], bool]:
+    flows: list[Flow] = []
+    interrupted = False
+    while True:
+        data = sock.recv(1 << 20)
+        at = 0
+        while at < len(data):
+            length, kind, flags = struct.unpack_from("=IHH", data, at)
+            interrupted |= bool(flags & NLM_F_DUMP_INTR)
+            if kind == NLMSG_DONE:
+                return flows, interrupted
+            if kind == NLMSG_ERROR:
+                number = -struct.unpack_from("=i", data, at + 16)[0]
+                if number == errno.EPERM:
+                    raise MissingError("reading conntrack needs CAP_NET_ADMIN: run as root (sudo swapper ...)")
+                raise KernelRefusedError(f"reading conntrack: {os.strerror(number)}")
+            if (flow := _decode(data, at, at + length)) is not None:
+                flows.append(flow)
+            at += (length + 3) & ~3
+
+
+def _decode(data: bytes, start: int, end: int) -> Flow | None:
+    """The flow of one message; None for a protocol without ports. Raises KernelRefusedError for a layout unknown here.
+
+    The kernel writes the two tuples first, always in the same order, so their length says how to read them.
+    """
+    at = start + MESSAGE_SIZE
+    (length,) = NATIVE_LENGTH.unpack_from(data, at)
+    layout = TUPLE_LAYOUTS.get((data[start + NLMSG_SIZE], length))
+    if layout is None:
+        if (data[start + NLMSG_SIZE], length) in PORTLESS_LENGTHS:
+            return None
+        raise KernelRefusedError(f"this kernel writes conntrack tuples of {length} bytes, which Swapper cannot read")
+    family, structure = layout
+    src, dst, protocol, sport, dport = structure.unpack_from(data, at)
+    reply_src, _, _, reply_sport, _ = structure.unpack_from(data, at + length)
+    at += 2 * length
+    zone = 0
+    while at + 4 <= end:
+        length, kind = ATTRIBUTE.unpack_from(data, at)
+        if kind & 0x3FFF == CTA_ZONE:
+            zone = (data[at + 4] << 8) | data[at + 5]
+            break
+        at += (length + 3) & ~3
+    return Flow(family, protocol, src, sport, dst, dport, reply_src, reply_sport, zone)
