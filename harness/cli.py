@@ -1,0 +1,182 @@
+"""The command line of the harness: one scenario, or the matrix."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from harness.needs import extra
+
+if TYPE_CHECKING:
+    from harness.matrix import Outcome
+    from harness.scenario import Record
+
+__all__ = ["cli", "main", "matrix", "run_one"]
+
+EXIT = {"pass": 0, "fail": 1, "inconclusive": 3}
+CAPTURES = Path("results")
+
+
+def main() -> NoReturn:
+    """Run the command line: 0 pass, 1 fail, 2 wrong usage, 3 inconclusive, 6 not root or a package is missing."""
+    with extra("swapper-harness"):
+        cli.main()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="portswap", prog_name="swapper-harness")
+def cli() -> None:
+    """Swap live traffic in network namespaces of its own and account for every datagram.
+
+    Exit codes: 0 pass, 1 fail, 2 wrong usage, 3 inconclusive, 6 not root.
+    """
+    if os.geteuid() != 0 and not {"-h", "--help"} & set(sys.argv):
+        click.echo("swapper-harness: making network namespaces needs root; run: sudo swapper-harness ...", err=True)
+        sys.exit(6)
+
+
+@cli.command()
+@click.option("--quick", is_flag=True, help="Each dataplane once, and the controls.")
+@click.option("--demo", is_flag=True, help="The story only: every technique from every side.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all results to FILE.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write a self-contained HTML page to FILE.")
+def matrix(*, quick: bool, demo: bool, json_path: Path | None, report: Path | None) -> None:
+    """Every dataplane, engine and knob, from outside and inside; prints the table."""
+    from harness import matrix as matrices
+
+    scenarios = matrices.demo() if demo else matrices.quick() if quick else matrices.full()
+    began = time.monotonic()
+    outcomes = []
+    for outcome in matrices.play(scenarios, keep=CAPTURES, say=_say):
+        outcomes.append(outcome)
+        _say(f"  {outcome.record.verdict}: {outcome.record.why}")
+    verdict = matrices.verdict(outcomes)
+    _table(outcomes)
+    click.echo(f"{verdict}: {len(outcomes)} scenarios in {time.monotonic() - began:.0f} s")
+    if json_path:
+        _write(json_path, json.dumps({"version": 1, "verdict": verdict, "results": [_json(o) for o in outcomes]}))
+    if report:
+        from harness.report import page
+
+        _write(report, page(outcomes))
+    sys.exit(EXIT[verdict])
+
+
+@cli.command("run")
+@click.option("--dataplane", type=click.Choice(["zones", "stateless", "classic"]), default="zones", show_default=True)
+@click.option(
+    "--engine", type=click.Choice(["nftables", "iptables-nft", "iptables-legacy"]), help="[default: the best]"
+)
+@click.option(
+    "--topology",
+    type=click.Choice(["outside-and-host", "routed", "bridged"]),
+    default="outside-and-host",
+    show_default=True,
+)
+@click.option(
+    "--from",
+    "sides",
+    type=click.Choice(["outside", "inside", "loopback"]),
+    multiple=True,
+    help="May be repeated. [default: all]",
+)
+@click.option("--family", "families", type=click.Choice(["4", "6"]), multiple=True, help="[default: both]")
+@click.option("--pattern", type=click.Choice(["long", "fresh", "both"]), default="long", show_default=True)
+@click.option("--sender", type=click.Choice(["socket", "scapy"]), default="socket", show_default=True)
+@click.option("--connected/--unconnected", default=None, help="[default: half of the streams each]")
+@click.option("--backend", type=click.Choice(["echo", "sink", "push"]), default="echo", show_default=True)
+@click.option("--rate", "rate_per_s", type=click.IntRange(1, 200_000), default=2000, show_default=True, help="A side.")
+@click.option("--flows", type=click.IntRange(1, 50_000), default=16, show_default=True, help="A side.")
+@click.option("--payload", type=click.IntRange(64, 8192), default=64, show_default=True, help="Bytes.")
+@click.option("--service-time", "service_ms", type=click.FloatRange(0, 50), default=0, show_default=True, help="ms.")
+@click.option("--swaps", type=click.IntRange(1, 10_000), default=1, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0.5, 600), default=2, show_default=True)
+@click.option("--udp", type=click.Choice(["cut", "drain"]), default="cut", show_default=True)
+@click.option("--flush", type=click.Choice(["none", "targeted", "all"]), default="targeted", show_default=True)
+@click.option("--no-output-chain", "output_chain", is_flag=True, flag_value=False, default=True)
+@click.option("--tcp", is_flag=True, help="TCP connections beside the datagrams.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result to FILE; - prints it.")
+def run_one(*, json_path: Path | None, **options: Any) -> None:
+    """One scenario; what became of every datagram."""
+    from harness.scenario import Scenario, run
+
+    for name in ("sides", "families"):
+        chosen = options.pop(name)
+        if chosen:
+            options[name] = tuple(int(one) if name == "families" else one for one in chosen)
+    try:
+        scenario = Scenario(**options)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if scenario.udp == "drain":
+        from dataclasses import replace
+
+        scenario = replace(scenario, expect="drain", seconds=max(scenario.seconds, 5))
+    record = run(scenario, keep=CAPTURES, say=_say)
+    if json_path == Path("-"):
+        click.echo(json.dumps(record.to_json()))
+    else:
+        _one(record)
+        if json_path:
+            _write(json_path, json.dumps(record.to_json()))
+    sys.exit(EXIT[record.verdict])
+
+
+def _table(outcomes: list[Outcome]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from harness.expect import CONTROLS
+
+    table = Table(title="What became of every datagram across a swap", title_justify="left")
+    for heading, justify in (("technique", "left"), ("sent", "right"), ("lost", "right")):
+        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]  # rich names a Literal type
+    table.add_column("blackout ms", justify="right")
+    table.add_column("verdict")
+    table.add_column("why", overflow="fold")
+    colour = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+    for outcome in outcomes:
+        record, account = outcome.record, outcome.record.ledger
+        shown = f"[{colour[record.verdict]}]{record.verdict}[/]"
+        if record.verdict == "pass" and outcome.scenario.expect in CONTROLS:
+            shown = "[cyan]loses, as it must[/]"
+        table.add_row(
+            outcome.scenario.name,
+            str(account.to_json()["sent"]) if account else "-",
+            str(account.lost) if account else "-",
+            f"{account.blackout_ms:.1f}" if account else "-",
+            shown,
+            record.why,
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _one(record: Record) -> None:
+    click.echo(f"{record.verdict}: {record.why}")
+    if record.ledger is None:
+        return
+    for fate, number in record.ledger.to_json().items():
+        click.echo(f"  {fate:<18}{number:>10}")
+    rtt = record.ledger.rtt_us
+    click.echo(f"  RTT p50 {rtt['p50']:.0f} us, p99 {rtt['p99']:.0f} us; blackout {record.ledger.blackout_ms:.1f} ms")
+    click.echo(f"  sender late p99 {record.ledger.late_p99_us:.0f} us, {record.ledger.late_slots} slots over 1 ms")
+
+
+def _json(outcome: Outcome) -> dict[str, Any]:
+    return {**outcome.record.to_json(), "tries": outcome.tries}
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    _say(f"wrote {path}")
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

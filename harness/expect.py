@@ -1,0 +1,185 @@
+"""What a scenario must show, as pure verdicts over its record: pass, fail, or inconclusive when it proves nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.ledger import ANSWERED_BLUE, ANSWERED_GREEN, Ledger, StreamLedger
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from harness.scenario import Record
+
+__all__ = ["CONTROLS", "judge"]
+
+CONTROLS = ("flush", "pinned", "outside_only", "nth", "paused")  # what must lose, to show that a loss would be seen
+
+NS = 1_000_000_000
+TOLERANCE = 0.2  # of the model rate x service time, as 8 of 40
+ATOMIC_NS = 150_000_000  # a sender may be put aside for so long between a datagram's way out and its time stamp
+FOREVER = 1 << 62
+
+Verdict = tuple[str, str]
+
+
+def judge(record: Record) -> Verdict:
+    """The verdict on a run and the reason in words."""
+    account = record.ledger
+    if account is None or record.problems:
+        return "inconclusive", "; ".join(record.problems) or "there is no ledger"
+    if why := _proves_nothing(record, account):
+        return "inconclusive", why
+    return RULES[record.scenario.expect](record, account)
+
+
+def _proves_nothing(record: Record, account: Ledger) -> str:
+    """Why no verdict can be had from a run, "" when one can."""
+    if account.totals["not_sent"]:
+        return f"{account.totals['not_sent']} datagrams were never sent"
+    if not record.swaps_ns:
+        return "nothing was swapped"
+    last_ns = max(int(stream.due_ns[-1]) for stream in account.streams)
+    if record.scenario.expect != "drain" and record.swaps_ns[-1][1] + NS // 20 > last_ns:
+        return "the last swap ended after the streams: it moved nothing that was counted"
+    return ""
+
+
+def _zero(record: Record, account: Ledger) -> Verdict:
+    """Nothing lost, nothing from the wrong address, nothing twice, and both backends answered."""
+    counts = account.totals
+    if counts["receiver_dropped"]:
+        return "inconclusive", f"{counts['receiver_dropped']} datagrams found a full receive buffer"
+    bad = {n: c for n, c in counts.items() if c and not n.startswith("answered")}
+    if bad or account.strays:
+        return "fail", ", ".join(f"{number} {name}" for name, number in bad.items()) or f"{account.strays} strays"
+    if not (counts["answered_blue"] and counts["answered_green"]):
+        return "inconclusive", "only one backend answered: the swap moved nothing"
+    if record.pushes and (record.pushes["lost"] or record.pushes["misaddressed"] or record.pushes["duplicate"]):
+        return "fail", f"pushes: {record.pushes}"
+    broken = {n: record.tcp.get(n, 0) for n in ("broken", "moved", "on_old_set", "unanswered")}
+    if any(broken.values()):
+        return "fail", f"TCP: {broken}"
+    if record.tcp and not (record.tcp["kept"] and record.tcp["new_after_swap"]):
+        return "inconclusive", f"TCP: {record.tcp}"
+    if record.scenario.udp == "cut" and not record.scenario.storm_swaps and (astray := _astray(record, account)):
+        return "fail", astray
+    pushed = f", {record.pushes['received']} pushes" if record.pushes else ""
+    tcp = f", {record.tcp['opened']} TCP connections, none reset" if record.tcp else ""
+    return "pass", f"0 of {account.scheduled} lost (below {3 / account.scheduled:.1e} at 95 %){pushed}{tcp}"
+
+
+def _astray(record: Record, account: Ledger) -> str:
+    """What a set answered after the swap that took it out of use, in words; "" when there is nothing of the kind."""
+    begins = [begin for begin, _ in record.swaps_ns[1:]] + [FOREVER]
+    for number, ((_, end_ns), until_ns) in enumerate(zip(record.swaps_ns, begins, strict=True)):
+        old = ANSWERED_BLUE if number % 2 == 0 else ANSWERED_GREEN
+        for stream in account.streams:
+            between = (stream.sent_ns > end_ns + ATOMIC_NS) & (stream.sent_ns < until_ns)
+            if wrong := int((stream.fate[between] == old).sum()):
+                where = f"{stream.plan.side}, IPv{stream.plan.family}"
+                return f"{wrong} datagrams from {where} reached the old set after swap {number + 1}"
+    return ""
+
+
+def _flush(record: Record, account: Ledger) -> Verdict:
+    """A flush loses what the old backend still owed: rate x service time."""
+    scenario, counts = record.scenario, account.totals
+    model = scenario.rate_per_s * len(scenario.sides) * scenario.service_ms / 1000
+    lost = account.lost
+    if lost != counts["lost_down"] + counts["misaddressed"]:
+        return "fail", f"lost otherwise than in replies: {_losses(account)}"
+    if abs(lost - model) > max(8.0, TOLERANCE * model):
+        return "inconclusive", f"{lost} lost, the model says {model:.0f}: the control does not show its effect"
+    return "pass", f"{lost} replies in flight lost their translation (model: rate x service time = {model:.0f})"
+
+
+def _pinned(record: Record, account: Ledger) -> Verdict:
+    """Without a flush every long flow stays on the old set, and is lost when that stops."""
+    if account.totals["answered_green"]:
+        return "inconclusive", f"{account.totals['answered_green']} datagrams reached the new set without a flush"
+    due = np.concatenate([stream.due_ns for stream in account.streams])
+    after = int((due > record.stopped_ns).sum())
+    if not after or account.lost < after:
+        return "inconclusive", f"{account.lost} lost, but {after} were due after the old set had stopped"
+    return "pass", f"every flow stayed on the old set; {account.lost} of {account.scheduled} lost once it stopped"
+
+
+def _outside_only(_: Record, account: Ledger) -> Verdict:
+    """Without the OUTPUT rules clients inside the host are not served at all."""
+    for stream in account.streams:
+        served = int(stream.answered.sum())
+        if stream.plan.side == "outside" and not served:
+            return "inconclusive", "nor was the outside served"
+        if stream.plan.side != "outside" and served:
+            return "inconclusive", f"{served} datagrams from {stream.plan.side} were served without OUTPUT rules"
+    inside = sum(stream.plan.count for stream in account.streams if stream.plan.side != "outside")
+    return "pass", f"none of {inside} datagrams from inside the host was served"
+
+
+def _nth(record: Record, account: Ledger) -> Verdict:
+    """A rule that drops every Nth datagram is counted exactly."""
+    if (
+        not record.dropped_by_rule
+        or account.lost != record.dropped_by_rule
+        or account.lost != account.totals["lost_up"]
+    ):
+        return "inconclusive", f"the rule dropped {record.dropped_by_rule}, the ledger says {_losses(account)}"
+    return "pass", f"the rule dropped {record.dropped_by_rule}, the ledger found exactly these"
+
+
+def _paused(_: Record, account: Ledger) -> Verdict:
+    """What a paused receiver's buffer dropped is attributed to it, and nothing else is missing."""
+    dropped = account.totals["receiver_dropped"]
+    if not dropped or account.lost != dropped:
+        return "inconclusive", f"a receiver that did not read: {_losses(account)}"
+    return "pass", f"{dropped} datagrams found the paused receiver's buffer full, all attributed to it"
+
+
+def _drain(record: Record, account: Ledger) -> Verdict:
+    """Old flows stay on the old set until idle or the deadline, new ones go to the new set, and nothing is lost.
+
+    The moments of the commit and of the final cut are read from the datagrams themselves: each is atomic, so all
+    flows of a kind change sides at once.
+    """
+    verdict, why = _zero(record, account)
+    if verdict != "pass":
+        return verdict, why
+    fresh = [stream for stream in account.streams if stream.plan.id in record.fresh_streams]
+    old = [stream for stream in account.streams if stream.plan.id not in record.fresh_streams]
+    commit_ns = min([_sent(fresh, ANSWERED_GREEN).min(initial=FOREVER), record.swaps_ns[0][1]])
+    cut_ns = _sent(old, ANSWERED_GREEN).min(initial=FOREVER)
+    if (late := _sent(fresh, ANSWERED_BLUE).max(initial=0) - commit_ns) > ATOMIC_NS:
+        return "fail", f"a new flow reached the old set {late / 1e6:.0f} ms after the commit"
+    if (late := _sent(old, ANSWERED_BLUE).max(initial=0) - cut_ns) > ATOMIC_NS:
+        return "fail", f"a datagram reached the old set {late / 1e6:.0f} ms after the final cut"
+    began_ns = commit_ns if fresh else record.swaps_ns[0][0]
+    if cut_ns - began_ns < record.scenario.drain_timeout_s * NS - ATOMIC_NS:
+        return "fail", f"old flows were cut {(cut_ns - began_ns) / NS:.2f} s after the swap, before the deadline"
+    stayed_s = (min(cut_ns, int(_sent(old, ANSWERED_BLUE).max(initial=0))) - began_ns) / NS
+    return "pass", f"{why}; old flows stayed for {stayed_s:.1f} s, new ones moved at once"
+
+
+def _sent(streams: list[StreamLedger], fate: int) -> NDArray[np.int64]:
+    """When the datagrams with that fate were sent."""
+    empty = [np.zeros(0, np.int64)]
+    return np.concatenate([stream.sent_ns[stream.fate == fate] for stream in streams] or empty)
+
+
+def _losses(account: Ledger) -> str:
+    return (
+        ", ".join(f"{n} {c}" for n, c in account.totals.items() if c and not n.startswith("answered")) or "nothing lost"
+    )
+
+
+RULES = {
+    "zero": _zero,
+    "flush": _flush,
+    "pinned": _pinned,
+    "outside_only": _outside_only,
+    "nth": _nth,
+    "paused": _paused,
+    "drain": _drain,
+}

@@ -1,0 +1,174 @@
+"""Every dataplane, engine and knob as scenarios, with the negative controls that show that a loss would be seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.expect import CONTROLS
+from harness.scenario import Record, Scenario, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+__all__ = ["PLANES", "Outcome", "controls", "demo", "full", "play", "quick", "soak", "storms", "verdict"]
+
+Verdict = Literal["pass", "fail", "inconclusive"]
+PLANES: tuple[tuple[str, str], ...] = (
+    ("zones", "nftables"),
+    ("zones", "iptables-nft"),
+    ("zones", "iptables-legacy"),
+    ("stateless", "nftables"),
+)
+# python-iptables needs up to a second to load: the swap has to end while the streams still run.
+SECONDS = {"nftables": 2.0, "iptables-nft": 2.0, "iptables-legacy": 3.5}
+PERIOD_S = {"nftables": 0.6, "iptables-nft": 0.65, "iptables-legacy": 1.1}  # of many swaps in a row
+SWAPPING: dict[str, Any] = {"rate_per_s": 1200, "stop_old_after_s": 0.1}
+LATE_US = 5_000  # a sender later than this makes a control's model meaningless
+TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One scenario of a matrix with its record; `tries` counts runs that proved nothing before it."""
+
+    scenario: Scenario
+    record: Record
+    tries: int = 1
+
+
+def controls(engine: str = "iptables-nft") -> list[Scenario]:
+    """Scenarios that must lose: the ledger has to find exactly what was taken away."""
+    classic = replace(_plane("classic", engine), sides=("outside",), families=(4,), expect="flush")
+    return [
+        replace(classic, name=f"classic {engine} targeted flush", service_ms=20),
+        replace(classic, name=f"classic {engine} flush all", service_ms=20, flush="all"),
+        replace(classic, name=f"classic {engine} no flush", flush="none", expect="pinned", sides=("outside", "inside")),
+        replace(
+            classic,
+            name=f"classic {engine} no output chain",
+            output_chain=False,
+            expect="outside_only",
+            flush="none",
+            sides=("outside", "inside", "loopback"),
+        ),
+        Scenario(name="every 50th dropped", drop_every=50, expect="nth"),
+        Scenario(name="receiver paused", pause_ms=300, expect="paused", sides=("outside",), families=(4,)),
+    ]
+
+
+def demo() -> list[Scenario]:
+    """The story in a dozen runs: every technique from every side, and what each one loses."""
+    zero = [replace(_plane(dataplane, engine), service_ms=20, pattern="both") for dataplane, engine in PLANES]
+    drain = Scenario(
+        name="zones nftables drain", engine="nftables", udp="drain", pattern="both", expect="drain", seconds=5
+    )
+    return [*controls(), *zero, drain]
+
+
+def quick() -> list[Scenario]:
+    """Each dataplane once with long and fresh flows, every topology once, and the controls."""
+    return [
+        *demo(),
+        Scenario(name="zones nftables routed", engine="nftables", topology="routed", service_ms=5),
+        Scenario(name="zones nftables bridged", engine="nftables", topology="bridged", service_ms=5),
+        Scenario(name="zones nftables tcp", engine="nftables", tcp=True),
+    ]
+
+
+def full() -> list[Scenario]:
+    """Everything that is promised, each scenario from all sides and both families at once."""
+    scenarios = [*controls(), *controls("iptables-legacy")[:4]]
+    for dataplane, engine in PLANES:
+        plane = _plane(dataplane, engine)
+        name = plane.name
+        scenarios += [
+            replace(plane, name=f"{name} {service_ms} ms", pattern="both", service_ms=service_ms)
+            for service_ms in (0, 5, 20)
+        ]
+        scenarios += [
+            replace(plane, name=f"{name} 20 swaps", swaps=20, seconds=20 * PERIOD_S[engine], **SWAPPING),
+            replace(plane, name=f"{name} fragments", payload=4096, rate_per_s=400, service_ms=5),
+            replace(plane, name=f"{name} push", backend="push"),
+            replace(plane, name=f"{name} sink", backend="sink"),
+            replace(plane, name=f"{name} tcp", tcp=True),
+        ]
+        if dataplane == "zones":
+            scenarios += [
+                replace(plane, name=f"{name} bridged", topology="bridged", service_ms=5),
+                replace(plane, name=f"{name} drain", udp="drain", pattern="both", expect="drain", seconds=6),
+            ]
+    scenarios += [
+        Scenario(name="zones nftables scapy", engine="nftables", sender="scapy", rate_per_s=300, service_ms=5),
+        Scenario(name="zones nftables routed", engine="nftables", topology="routed", service_ms=5),
+        *storms(),
+    ]
+    return scenarios
+
+
+def _plane(dataplane: str, engine: str) -> Scenario:
+    """The scenario that all others of a dataplane are variations of."""
+    return Scenario(name=f"{dataplane} {engine}", dataplane=dataplane, engine=engine, seconds=SECONDS[engine])
+
+
+def storms() -> list[Scenario]:
+    """A thousand swaps in four seconds, in one process, under load."""
+    return [
+        Scenario(
+            name=f"{dataplane} storm",
+            dataplane=dataplane,
+            engine="nftables",
+            sides=("outside", "loopback"),
+            storm_swaps=1000,
+            seconds=5,
+            service_ms=20,
+        )
+        for dataplane in ("zones", "stateless")
+    ]
+
+
+def soak() -> list[Scenario]:
+    """Two hundred swaps in a row in one stream, the idle backend restarted between them."""
+    return [
+        Scenario(
+            name=f"{dataplane} {engine} 200 swaps",
+            dataplane=dataplane,
+            engine=engine,
+            swaps=200,
+            seconds=200 * PERIOD_S[engine],
+            service_ms=20,
+            **SWAPPING,
+        )
+        for dataplane, engine in PLANES
+    ]
+
+
+def play(
+    scenarios: Sequence[Scenario], *, keep: Path | None = None, say: Callable[[str], None] = lambda _: None
+) -> Iterator[Outcome]:
+    """Run scenarios one after the other.
+
+    A run that proves nothing because its sender was late is made again, up to three times; one that lost a datagram
+    never is, unless it is a control, which has to lose.
+    """
+    for number, scenario in enumerate(scenarios, start=1):
+        say(f"[{number}/{len(scenarios)}] {scenario.name}")
+        for attempt in range(1, TRIES + 1):
+            record = run(scenario, keep=keep, say=say)
+            late = record.ledger is not None and record.ledger.late_p99_us > LATE_US
+            lost = record.ledger is not None and record.ledger.lost > record.ledger.totals["receiver_dropped"]
+            if record.verdict != "inconclusive" or not late or (lost and scenario.expect not in CONTROLS):
+                break
+            if attempt == TRIES:
+                break
+            say(f"  the sender was late ({record.why}); once more")
+        yield Outcome(scenario, record, attempt)
+
+
+def verdict(outcomes: Sequence[Outcome]) -> Verdict:
+    """The verdict on a whole matrix: a control that does not show its effect makes all of it inconclusive."""
+    verdicts = [outcome.record.verdict for outcome in outcomes]
+    if "fail" in verdicts:
+        return "fail"
+    return "pass" if verdicts and set(verdicts) == {"pass"} else "inconclusive"

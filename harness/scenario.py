@@ -1,0 +1,151 @@
+"""The story of one run: topology -> backends -> streams -> swap under load -> ledger -> verdict."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness import ledger
+from harness.capture import captured, trim
+from harness.expect import judge
+from harness.netns import build
+from harness.stage import Stage
+from harness.topology import FAMILIES, PRESETS, SIDES, Family, Side
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Record", "Scenario", "run"]
+
+FLOWS_PER_STREAM = 12_500  # each stream of a side has its own range of source ports
+Expect = Literal["zero", "flush", "pinned", "outside_only", "nth", "paused", "drain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One run, as a value. Rates are for each side, shared by its families; `connected` None means half and half."""
+
+    name: str = "run"
+    dataplane: str = "zones"
+    engine: str | None = None
+    topology: str = "outside-and-host"
+    sides: tuple[Side, ...] = SIDES
+    families: tuple[Family, ...] = FAMILIES
+    pattern: Literal["long", "fresh", "both"] = "long"
+    sender: Literal["socket", "scapy"] = "socket"
+    connected: bool | None = None
+    backend: Literal["echo", "sink", "push"] = "echo"
+    rate_per_s: int = 2000
+    flows: int = 16
+    payload: int = 64
+    service_ms: float = 0
+    seconds: float = 2.0
+    swaps: int = 1
+    stop_old_after_s: float = 0.3
+    udp: Literal["cut", "drain"] = "cut"
+    drain_timeout_s: float = 2.0
+    idle_timeout_s: float = 10.0
+    flush: Literal["none", "targeted", "all"] = "targeted"
+    output_chain: bool = True
+    tcp: bool = False
+    storm_swaps: int = 0  # that many swaps in-process, evenly over the run, instead of the command
+    drop_every: int = 0
+    pause_ms: int = 0
+    expect: Expect = "zero"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be played: ValueError."""
+        patterns = 2 if self.pattern == "both" else 1
+        kinds = 2 if self.connected is None and self.sender == "socket" else 1
+        each = len(self.families) * patterns * kinds
+        if self.flows // each > FLOWS_PER_STREAM:
+            raise ValueError(f"{self.flows} flows a side are more than {FLOWS_PER_STREAM} for each of {each} streams")
+        if int(max(1, self.rate_per_s // each) * self.seconds) < 1:
+            raise ValueError(f"{self.rate_per_s}/s for {self.seconds} s is no datagram for each of {each} streams")
+
+
+@dataclass(slots=True)
+class Record:
+    """What one run recorded, with its account and verdict."""
+
+    scenario: Scenario
+    ledger: ledger.Ledger | None = None
+    t0_ns: int = 0
+    swaps_ns: list[tuple[int, int]] = field(default_factory=list)  # when each swap command began and ended
+    stopped_ns: int = 0
+    commits_ms: list[float] = field(default_factory=list)
+    kernel: dict[str, dict[str, int]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)  # why the run proves nothing
+    pushes: dict[str, int] = field(default_factory=dict)
+    tcp: dict[str, int] = field(default_factory=dict)
+    fresh_streams: frozenset[int] = frozenset()
+    dropped_by_rule: int = 0
+    load: float = 0.0
+    verdict: str = "inconclusive"
+    why: str = ""
+    pcap: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The scenario result of CONTRACT, version 1."""
+        account = self.ledger
+        return {
+            "version": 1,
+            "verdict": self.verdict,
+            "why": self.why,
+            "scenario": asdict(self.scenario),
+            "ledger": account.to_json() if account else {},
+            "blackout_ms": round(account.blackout_ms, 3) if account else None,
+            "rtt_us": {name: round(value, 1) for name, value in account.rtt_us.items()} if account else {},
+            "sender": {"late_p99_us": round(account.late_p99_us, 1), "late_slots": account.late_slots}
+            if account
+            else {},
+            "kernel": self.kernel,
+            "commit_ms": self.commits_ms,
+            "pushes": self.pushes,
+            "tcp": self.tcp,
+            "dropped_by_rule": self.dropped_by_rule,
+            "pcap": self.pcap,
+            "host": {"kernel": platform.release(), "cpus": os.cpu_count(), "load_1min": self.load},
+        }
+
+
+def run(scenario: Scenario, *, keep: Path | None = None, say: Callable[[str], None] = lambda _: None) -> Record:
+    """Run one scenario in namespaces of its own and account for every datagram.
+
+    On a verdict other than `pass` a capture trimmed to the swaps is left under `keep`. Needs root and the main thread.
+    """
+    topology = PRESETS[scenario.topology]
+    record = Record(scenario, load=os.getloadavg()[0])
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swapper-", dir=_fast_folder())))
+        net = stack.enter_context(build(topology))
+        stage = Stage(scenario, topology, net, folder, record, say)
+        if keep is not None:
+            stack.enter_context(captured(net[topology.host], folder / "run.pcap"))
+        try:
+            stage.play(stack)
+            stage.account()
+        except ledger.ImpossibleCountError as error:
+            record.problems.append(f"the records contradict each other: {error}")
+        record.verdict, record.why = judge(record)
+        if record.verdict != "pass" and keep is not None:
+            _keep_capture(record, folder / "run.pcap", keep)
+    return record
+
+
+def _fast_folder() -> str | None:
+    """Logs go to memory where there is some: a disk that waits makes slots late."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - only for a folder of mkdtemp
+
+
+def _keep_capture(record: Record, capture: Path, keep: Path) -> None:
+    moments = [moment for pair in record.swaps_ns for moment in pair]
+    kept = trim(capture, keep / f"{record.scenario.name.replace(' ', '-').replace('/', '-')}.pcap", moments)
+    if kept is not None:
+        record.pcap = str(kept)
+        record.why += f"; packets around the swap: {kept}"

@@ -1,0 +1,158 @@
+"""What a scenario means, for the workers and for `swapper`: pure, from values to specs and text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from harness import wire
+from harness.topology import FAMILIES, Topology
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.scenario import Scenario
+    from harness.topology import Family, Side
+
+__all__ = [
+    "INTERNAL",
+    "PUBLIC",
+    "TCP_PUBLIC",
+    "TCP_STREAM",
+    "WHO",
+    "backend",
+    "configuration",
+    "listens",
+    "streams",
+    "tcp_client",
+]
+
+PUBLIC: Final = 1000
+INTERNAL: Final = {"blue": 1001, "green": 1002}
+TCP_PUBLIC: Final = 8080
+TCP_INTERNAL: Final = {"blue": 8081, "green": 8082}
+TCP_STREAM: Final = 900
+WHO: Final = {"blue": wire.BLUE, "green": wire.GREEN}
+NS: Final = 1_000_000_000
+
+
+def streams(scenario: Scenario, topology: Topology, folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every stream of every side, by the node that its clients run in, phases spread over the interval."""
+    patterns = ("long", "fresh") if scenario.pattern == "both" else (scenario.pattern,)
+    kinds = (True, False) if scenario.connected is None else (scenario.connected,)
+    if scenario.sender == "scapy":
+        kinds = (False,)
+    plans = [
+        (side, family, pattern, connected)
+        for side in scenario.sides
+        for family in scenario.families
+        for pattern in patterns
+        for connected in kinds
+        # The kernel has no way back to ::1 from behind a bridge; ARCHITECTURE.md has the reason.
+        if (scenario.topology, side, family) != ("bridged", "loopback", 6)
+    ]
+    each = len(scenario.families) * len(patterns) * len(kinds)
+    rate = max(1, scenario.rate_per_s // each)
+    flows = max(1, scenario.flows // each)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for number, (side, family, pattern, connected) in enumerate(plans):
+        count = int(rate * scenario.seconds)
+        group = groups.setdefault(topology.node_of(side), [])
+        group.append(
+            {
+                "id": number,
+                "side": side,
+                "family": family,
+                "address": topology.target(side, family),
+                "source": topology.source(side, family),
+                "port": PUBLIC,
+                "rate_per_s": rate,
+                "count": count,
+                "flows": flows,
+                "pattern": pattern,
+                "sender": scenario.sender,
+                "connected": connected,
+                "payload": scenario.payload,
+                "phase_ns": number * NS // rate // len(plans),
+                # Long and fresh, connected and not, share an address: each has a range of source ports.
+                "first_port": 12_000 + 12_500 * (2 * patterns.index(pattern) + kinds.index(connected)),
+                "sent_log": str(folder / f"sent-{number}"),
+            }
+        )
+    return groups
+
+
+def tcp_client(scenario: Scenario, topology: Topology, side: Side, family: Family, *, run: int) -> dict[str, Any]:
+    """The TCP connections of one side and family."""
+    return {
+        "id": TCP_STREAM,
+        "run": run,
+        "family": family,
+        "address": topology.target(side, family),
+        "source": topology.source(side, family),
+        "port": TCP_PUBLIC,
+        "connections": 8,
+        "rate_per_s": 50,
+        "new_every_ms": 20,
+        "duration_ms": int(scenario.seconds * 1000),
+    }
+
+
+def backend(scenario: Scenario, topology: Topology, port_set: str, *, run: int, log: Path) -> dict[str, Any]:
+    """The backend of one port set."""
+    per_second = scenario.rate_per_s * len(scenario.sides) * (2 if scenario.pattern == "both" else 1)
+    spec: dict[str, Any] = {
+        "who": WHO[port_set],
+        "run": run,
+        "kind": scenario.backend,
+        "service_ms": scenario.service_ms,
+        "listen": listens(scenario, topology, port_set)[1],
+        "log": str(log),
+        "capacity": int(per_second * (scenario.seconds + 5)) * (4 if scenario.backend == "push" else 1) + 10_000,
+        "push_rate_per_s": 50,
+    }
+    if scenario.pause_ms:
+        spec["rcvbuf"] = 64 * 1024
+    return spec
+
+
+def listens(scenario: Scenario, topology: Topology, port_set: str) -> tuple[str, list[dict[str, Any]]]:
+    """The node that a port set's backend runs in, and what it listens on."""
+    bridged = scenario.topology == "bridged"
+    port = INTERNAL["blue"] if bridged else INTERNAL[port_set]
+    listen: list[dict[str, Any]] = [{"family": family, "port": port} for family in FAMILIES]
+    if scenario.tcp:
+        tcp = TCP_INTERNAL["blue"] if bridged else TCP_INTERNAL[port_set]
+        listen += [{"protocol": "tcp", "family": family, "port": tcp} for family in FAMILIES]
+    return (port_set if bridged else topology.host), listen
+
+
+def configuration(scenario: Scenario, folder: Path, topology: Topology) -> str:
+    """The swapper.toml that a user would write for this scenario."""
+
+    def target(ports: dict[str, int], port_set: str) -> str:
+        if scenario.topology != "bridged":
+            return str(ports[port_set])
+        v4, v6 = topology.address(port_set, 4), topology.address(port_set, 6)
+        return f'["{v4}:{ports["blue"]}", "[{v6}]:{ports["blue"]}"]'
+
+    def port(protocol: str, public: int, ports: dict[str, int]) -> str:
+        blue, green = target(ports, "blue"), target(ports, "green")
+        return f'{{ protocol = "{protocol}", public = {public}, blue = {blue}, green = {green} }}'
+
+    ports = [port("udp", PUBLIC, INTERNAL)] + ([port("tcp", TCP_PUBLIC, TCP_INTERNAL)] if scenario.tcp else [])
+    lines = [
+        f'state_dir = "{folder / "state"}"',
+        f'run_dir = "{folder / "run"}"',
+        "[services.game]",
+        f'dataplane = "{scenario.dataplane}"',
+        *([f'engine = "{scenario.engine}"'] if scenario.engine else []),
+        f"ports = [{', '.join(ports)}]",
+        "[services.game.swap]",
+        f'udp = "{scenario.udp}"',
+        f"drain_timeout = {scenario.drain_timeout_s}",
+        f"idle_timeout = {scenario.idle_timeout_s}",
+    ]
+    if scenario.dataplane == "classic":
+        lines += ["[services.game.classic]", f'flush = "{scenario.flush}"']
+        lines += [f"output_chain = {str(scenario.output_chain).lower()}"]
+    return "\n".join(lines) + "\n"

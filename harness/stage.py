@@ -1,0 +1,277 @@
+"""The processes and files of one run: what the story of a scenario is played on.
+
+The swap is made by the `swapper` command, as a user would make it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from harness import ledger, pushes, records, specs
+from harness.topology import FAMILIES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import ExitStack
+
+    from harness.netns import Net
+    from harness.scenario import Record, Scenario
+    from harness.topology import Topology
+    from harness.workers import Worker
+
+__all__ = ["Stage", "swapper_command"]
+
+NS: Final = 1_000_000_000
+LEAD_NS: Final = 150_000_000  # between the order to go and the first slot
+LINGER_MS: Final = 600
+
+
+class Stage:
+    """The processes and files of one run."""
+
+    def __init__(
+        self, scenario: Scenario, topology: Topology, net: Net, folder: Path, record: Record, say: Callable[[str], None]
+    ) -> None:
+        self.scenario, self.topology, self.net, self.folder = scenario, topology, net, folder
+        self.record, self.say = record, say
+        self.run_id = random.getrandbits(31)
+        self.host = net[topology.host]
+        self.config = folder / "swapper.toml"
+        self.backends: dict[str, Worker] = {}
+        self.backend_logs: list[tuple[str, Path]] = []
+        self.finals: list[tuple[str, dict[str, Any]]] = []
+        self.streams: dict[str, list[dict[str, Any]]] = {}
+        self.client_reports: dict[str, dict[str, Any]] = {}
+        self.active = "blue"
+
+    def play(self, stack: ExitStack) -> None:
+        """From the first rule to the last datagram."""
+        self.config.write_text(specs.configuration(self.scenario, self.folder, self.topology), encoding="ascii")
+        self.swapper("apply", "game")
+        self._disturb()
+        for port_set in ("blue", "green"):
+            self.launch(port_set, stack)
+        before = {one.name: one.counters() for one in self.net}
+        clients = self._clients(stack)
+        tcp = self._tcp_clients(stack)
+        t0_ns = self.record.t0_ns = time.time_ns() + LEAD_NS
+        for worker in [*clients.values(), *tcp]:
+            worker.go(t0_ns)
+        self._swap_under_load(t0_ns, stack)
+        if self.scenario.backend == "push":
+            # A push that leaves after its client has gone would count as lost: the backends end first.
+            _sleep_until(t0_ns + int((self.scenario.seconds + LINGER_MS / 3000) * NS))
+            for port_set in list(self.backends):
+                self.retire(port_set)
+        allowed_s = self.scenario.seconds + self.scenario.drain_timeout_s + 30
+        self.client_reports = {node: worker.result(timeout_s=allowed_s) for node, worker in clients.items()}
+        for worker in tcp:
+            self._count_tcp(worker.result(timeout_s=allowed_s)["connections"])
+        for port_set in list(self.backends):
+            self.retire(port_set)
+        self.record.kernel = {one.name: one.moved(before[one.name]) for one in self.net}
+        self._read_drop_rule()
+
+    def _count_tcp(self, connections: list[dict[str, Any]]) -> None:
+        """Add up what became of TCP connections; which backend answers one is decided when it opens."""
+        tcp, swapped_ns = self.record.tcp, self.record.swaps_ns[-1][1]
+        names = ("opened", "kept", "new_after_swap", "broken", "moved", "on_old_set", "unanswered")
+        tcp.update({name: tcp.get(name, 0) for name in names})
+        for one in connections:
+            new = one["opened_ns"] > swapped_ns
+            tcp["opened"] += 1
+            tcp["kept"] += one["kept"]
+            tcp["new_after_swap"] += new
+            tcp["broken"] += one["end"] not in ("open", "done")
+            tcp["moved"] += len(one["who"]) > 1
+            tcp["on_old_set"] += new and one["who"] not in ([], [specs.WHO[self.active]])
+            tcp["unanswered"] += not one["who"]
+
+    def account(self) -> None:
+        """Read every log; the ledger; and whether the kernel's counters say the same."""
+        streams = [spec for group in self.streams.values() for spec in group]
+        received = {node: records.read_received(self.folder / f"received-{node}") for node in self.streams}
+        seen = [(port_set, _datagrams(records.read_seen(path))) for port_set, path in self.backend_logs]
+        drops: dict[int, int] = {}
+        for _, final in self.finals:
+            for one in final["drops"]:
+                drops[one["family"]] = drops.get(one["family"], 0) + one["drops"]
+        kind: Any = {"echo": "echo", "sink": "sink", "push": "push"}[self.scenario.backend]
+        client_drops = {one["id"]: one["drops"] for r in self.client_reports.values() for one in r["streams"]}
+        logs = [ledger.BackendLog(specs.WHO[port_set], array) for port_set, array in seen]
+        self.record.ledger = ledger.account(
+            [
+                ledger.Plan(s["id"], s["side"], s["family"], s["rate_per_s"], s["count"], kind, s["phase_ns"])
+                for s in streams
+            ],
+            t0_ns=self.record.t0_ns,
+            sent={spec["id"]: records.read_sent(spec["sent_log"]) for spec in streams},
+            received=list(received.values()),
+            backends=logs,
+            client_drops=client_drops if kind == "echo" else None,
+            backend_drops=drops,
+            swaps_ns=[begin for begin, _ in self.record.swaps_ns],
+        )
+        if kind == "push":
+            self.record.pushes = pushes.account(logs, list(received.values()), client_drops=sum(client_drops.values()))
+        self.record.fresh_streams = frozenset(spec["id"] for spec in streams if spec["pattern"] == "fresh")
+        self._reconcile(streams, received, seen)
+
+    def launch(self, port_set: str, stack: ExitStack) -> None:
+        """Start a backend on a port set, with a log of its own."""
+        path = self.folder / f"{port_set}-{len(self.backend_logs)}"
+        node = self._node(port_set)
+        spec = specs.backend(self.scenario, self.topology, port_set, run=self.run_id, log=path)
+        self.backends[port_set] = stack.enter_context(self.net[node].spawn("backend", spec, ready_within_s=30))
+        self.backend_logs.append((port_set, path))
+
+    def retire(self, port_set: str) -> None:
+        """Stop a backend in good order and keep its final report."""
+        self.finals.append((port_set, self.backends.pop(port_set).stop()))
+
+    def swapper(self, *arguments: str) -> dict[str, Any]:
+        """Run the `swapper` command in the host's namespace; its JSON."""
+        done = self.host.run([*swapper_command(), *arguments, "--config", str(self.config), "--json"])
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
+    def _swap_under_load(self, t0_ns: int, stack: ExitStack) -> None:
+        scenario = self.scenario
+        if scenario.storm_swaps:
+            self._storm(t0_ns)
+            return
+        period_ns = int(scenario.seconds * NS / (scenario.swaps + 1))
+        for number in range(scenario.swaps):
+            _sleep_until(t0_ns + (number + 1) * period_ns)
+            if scenario.pause_ms:
+                self.backends[self.active].pause(scenario.pause_ms)
+                _sleep_until(time.time_ns() + 2 * scenario.pause_ms * 1_000_000)
+            old, begin = self.active, time.time_ns()
+            result = self.swapper("swap", "game")
+            self.record.swaps_ns.append((begin, time.time_ns()))
+            self.record.commits_ms.append(result["commit_ms"])
+            self.active = result["to"]
+            self.say(f"swap {number + 1} of {scenario.swaps}: {old} -> {self.active}")
+            _sleep_until(time.time_ns() + int(scenario.stop_old_after_s * NS))
+            if scenario.tcp:
+                continue  # its connections stay on the old backend until they end
+            self.retire(old)
+            self.record.stopped_ns = time.time_ns()
+            if scenario.swaps > 1:
+                self.launch(old, stack)
+
+    def _storm(self, t0_ns: int) -> None:
+        """Swap as fast as the scenario says, in one process beside the traffic, through swapper's public API."""
+        scenario = self.scenario
+        _sleep_until(t0_ns + NS // 2)
+        seconds = scenario.seconds - 1
+        begin = time.time_ns()
+        done = self.host.run(
+            [sys.executable, "-m", "harness.storm", str(self.config), str(scenario.storm_swaps), str(seconds)],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+        self.record.commits_ms = json.loads(done.stdout)["commit_ms"]
+        self.record.swaps_ns.append((begin, time.time_ns()))
+
+    def _clients(self, stack: ExitStack) -> dict[str, Worker]:
+        self.streams = specs.streams(self.scenario, self.topology, self.folder)
+        workers = {}
+        for node, streams in self.streams.items():
+            expected = sum(spec["count"] for spec in streams)
+            spec = {
+                "run": self.run_id,
+                "log": str(self.folder / f"received-{node}"),
+                "capacity": expected * 2 + 100_000,
+                "linger_ms": LINGER_MS,
+                "streams": streams,
+            }
+            workers[node] = stack.enter_context(self.net[node].spawn("client", spec, ready_within_s=60))
+        return workers
+
+    def _tcp_clients(self, stack: ExitStack) -> list[Worker]:
+        if not self.scenario.tcp:
+            return []
+        return [
+            stack.enter_context(
+                self.net[self.topology.node_of(side)].spawn(
+                    "tcp",
+                    specs.tcp_client(self.scenario, self.topology, side, family, run=self.run_id),
+                    ready_within_s=30,
+                )
+            )
+            for side in self.scenario.sides
+            for family in self.scenario.families
+        ]
+
+    def _node(self, port_set: str) -> str:
+        return specs.listens(self.scenario, self.topology, port_set)[0]
+
+    def _disturb(self) -> None:
+        """A foreign rule that drops exactly every Nth datagram, for the negative control."""
+        if self.scenario.drop_every:
+            script = (
+                "table inet disturbance { counter dropped { }; chain prerouting { "
+                "type filter hook prerouting priority -350; "
+                f"udp dport {specs.PUBLIC} numgen inc mod {self.scenario.drop_every} 0 "
+                "counter name dropped drop; }; }"
+            )
+            self.host.run(["nft", "-f", "-"], stdin=script)
+
+    def _read_drop_rule(self) -> None:
+        if self.scenario.drop_every:
+            done = self.host.run(["nft", "-j", "list", "counter", "inet", "disturbance", "dropped"])
+            objects = json.loads(done.stdout)["nftables"]
+            self.record.dropped_by_rule = next(o["counter"]["packets"] for o in objects if "counter" in o)
+
+    def _reconcile(self, streams: list[dict[str, Any]], received: dict[str, Any], seen: list[tuple[str, Any]]) -> None:
+        """The kernel counts datagrams too; where it disagrees with the logs, the run proves nothing."""
+        ours: dict[str, Counter[str]] = {name: Counter() for name in self.record.kernel}
+
+        def add(node: str, family: int, what: str, number: int) -> None:
+            ours[node][f"Udp{'' if family == 4 else '6'}{what}"] += number
+
+        for node, group in self.streams.items():
+            drops = {one["id"]: one["drops"] for one in self.client_reports[node]["streams"]}
+            for spec in group:
+                sent = int((records.read_sent(spec["sent_log"]) != 0).sum())
+                add(node, spec["family"], "OutDatagrams", 0 if spec["sender"] == "scapy" else sent)
+                add(node, spec["family"], "RcvbufErrors", drops[spec["id"]])
+            for spec in streams:
+                add(node, spec["family"], "InDatagrams", int((received[node]["stream"] == spec["id"]).sum()))
+        for port_set, array in seen:
+            for family in FAMILIES:
+                mine = array[array["family"] == family]
+                add(self._node(port_set), family, "OutDatagrams", int((mine["replied_ns"] != 0).sum()))
+                add(self._node(port_set), family, "InDatagrams", int(((mine["flags"] & records.PUSHED) == 0).sum()))
+        for port_set, final in self.finals:
+            for one in final["drops"]:
+                add(self._node(port_set), one["family"], "RcvbufErrors", one["drops"])
+        for node, counts in ours.items():
+            self.record.problems += ledger.reconcile(node, self.record.kernel[node], counts)
+
+
+def _datagrams(seen: Any) -> Any:
+    """A backend's log without what came over TCP."""
+    return seen[seen["stream"] != specs.TCP_STREAM]
+
+
+def swapper_command() -> list[str]:
+    """The `swapper` command of this installation."""
+    beside = Path(sys.executable).with_name("swapper")
+    if beside.exists():
+        return [str(beside)]
+    found = shutil.which("swapper")
+    return [found] if found else [sys.executable, "-m", "swapper"]
+
+
+def _sleep_until(when_ns: int) -> None:
+    while (ahead := when_ns - time.time_ns()) > 0:
+        time.sleep(ahead / NS)
