@@ -1,0 +1,1 @@
+"""What a swap and a hop cost, measured side by side; reads ledgers, never packets."""
