@@ -1,0 +1,155 @@
+"""Verdicts over hand-made runs: every rule has a run that it must not let pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import ledger
+from harness.expect import judge
+from harness.ledger import FATES
+from harness.scenario import Record, Scenario
+
+NS = 1_000_000_000
+COUNT = 2000
+SWAP_NS = (NS // 2, NS // 2 + 20_000_000)
+BLUE, GREEN, LOST_UP, LOST_DOWN, MISADDRESSED = 0, 1, 2, 3, 4
+RECEIVER_DROPPED, NOT_SENT = FATES.index("receiver_dropped"), FATES.index("not_sent")
+
+
+def fates(before: int = BLUE, after: int = GREEN) -> Any:
+    """One second at 2,000/s with the swap in the middle."""
+    fate = np.full(COUNT, before, np.uint8)
+    fate[COUNT // 2 :] = after
+    return fate
+
+
+def record(fate: Any, *, side: str = "outside", fresh: bool = False, **scenario: Any) -> Record:
+    """A run of one stream in which each datagram met the given fate."""
+    plan = ledger.Plan(1, side, 4, COUNT, COUNT)
+    due = np.arange(COUNT, dtype=np.int64) * NS // COUNT
+    stream = ledger.StreamLedger(plan, due, due, fate, due + 1000, 0)
+    totals = {**stream.counts()}
+    account = ledger.Ledger((stream,), 0, 0.0, {}, 0.0, 0, totals)
+    made = Record(Scenario(sides=("outside",), rate_per_s=COUNT, **scenario), account, swaps_ns=[SWAP_NS])
+    made.stopped_ns = SWAP_NS[1]
+    made.fresh_streams = frozenset({1} if fresh else ())
+    return made
+
+
+def verdict(made: Record) -> str:
+    return judge(made)[0]
+
+
+def some(fate: Any, number: int, other: int, *, at: int = COUNT // 2) -> Any:
+    """The same with `number` datagrams from `at` on of another fate."""
+    fate[at : at + number] = other
+    return fate
+
+
+def test_a_clean_swap_passes_and_prints_its_bound() -> None:
+    assert judge(record(fates())) == ("pass", "0 of 2000 lost (below 1.5e-03 at 95 %)")
+
+
+@pytest.mark.parametrize(
+    "bad", [LOST_UP, LOST_DOWN, MISADDRESSED, FATES.index("misdelivered"), FATES.index("corrupted")]
+)
+def test_one_datagram_of_any_bad_fate_fails(bad: int) -> None:
+    assert verdict(record(some(fates(), 1, bad))) == "fail"
+
+
+def test_a_duplicate_or_a_stray_fails() -> None:
+    doubled = record(fates())
+    assert doubled.ledger is not None
+    doubled.ledger = replace(doubled.ledger, totals={**doubled.ledger.totals, "duplicate": 1})
+    assert verdict(doubled) == "fail"
+    stray = record(fates())
+    assert stray.ledger is not None
+    stray.ledger = replace(stray.ledger, strays=1)
+    assert verdict(stray) == "fail"
+
+
+def test_a_datagram_on_the_old_set_after_the_swap_fails() -> None:
+    assert verdict(record(some(fates(), 1, BLUE, at=COUNT - 10))) == "fail"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        record(fates(after=BLUE)),
+        record(some(fates(), 1, NOT_SENT)),
+        record(some(fates(), 1, RECEIVER_DROPPED)),
+    ],
+    ids=["nothing moved", "not all was sent", "a full buffer"],
+)
+def test_what_proves_nothing_is_inconclusive(made: Record) -> None:
+    assert verdict(made) == "inconclusive"
+
+
+def test_no_swap_a_late_swap_and_contradictions_are_inconclusive() -> None:
+    never, late, contradicted = record(fates()), record(fates()), record(fates())
+    never.swaps_ns = []
+    late.swaps_ns = [(NS - 10, NS + 10)]
+    contradicted.problems = ["host: UdpInDatagrams moved by 1, the logs say 2"]
+    assert [verdict(made) for made in (never, late, contradicted)] == ["inconclusive"] * 3
+
+
+@pytest.mark.parametrize(
+    ("lost", "expected"), [(40, "pass"), (32, "pass"), (48, "pass"), (20, "inconclusive"), (90, "inconclusive")]
+)
+def test_a_flush_must_lose_rate_times_service_time(lost: int, expected: str) -> None:
+    assert verdict(record(some(fates(), lost, LOST_DOWN), expect="flush", service_ms=20)) == expected
+
+
+def test_a_flush_that_loses_requests_fails() -> None:
+    assert verdict(record(some(fates(), 40, LOST_UP), expect="flush", service_ms=20)) == "fail"
+
+
+def test_pinned_flows_must_stay_and_be_lost() -> None:
+    assert verdict(record(fates(after=LOST_UP), expect="pinned")) == "pass"
+    assert verdict(record(fates(), expect="pinned")) == "inconclusive"
+    assert verdict(record(fates(after=BLUE), expect="pinned")) == "inconclusive"
+
+
+def test_without_output_rules_the_inside_must_not_be_served() -> None:
+    assert verdict(record(fates(LOST_UP, LOST_UP), side="inside", expect="outside_only")) == "pass"
+    assert verdict(record(fates(LOST_UP, BLUE), side="inside", expect="outside_only")) == "inconclusive"
+    assert verdict(record(fates(LOST_UP, LOST_UP), side="outside", expect="outside_only")) == "inconclusive"
+
+
+def test_what_a_rule_dropped_must_be_found_exactly() -> None:
+    for found, expected in ((10, "pass"), (9, "inconclusive"), (11, "inconclusive")):
+        made = record(some(fates(), found, LOST_UP), expect="nth")
+        made.dropped_by_rule = 10
+        assert verdict(made) == expected
+
+
+def test_a_paused_receivers_losses_must_all_be_its_buffers() -> None:
+    assert verdict(record(some(fates(), 10, RECEIVER_DROPPED), expect="paused")) == "pass"
+    assert verdict(record(fates(), expect="paused")) == "inconclusive"
+    both = some(some(fates(), 10, RECEIVER_DROPPED), 1, LOST_DOWN, at=10)
+    assert verdict(record(both, expect="paused")) == "inconclusive"
+
+
+def drained(fate: Any, *, fresh: bool = False) -> Record:
+    return record(fate, fresh=fresh, expect="drain", udp="drain", drain_timeout_s=0.3)
+
+
+def test_a_drain_keeps_old_flows_until_the_deadline_and_no_longer() -> None:
+    kept = fates()
+    kept[: COUNT * 9 // 10] = BLUE
+    assert verdict(drained(kept)) == "pass"
+    assert verdict(drained(fates())) == "fail"  # cut at once
+    assert verdict(drained(some(kept.copy(), 1, BLUE, at=COUNT - 1))) == "pass"  # within what a time stamp can say
+    early = fates()
+    early[COUNT - 10 :] = BLUE  # old flows on the old set half a second after their cut
+    assert verdict(drained(early)) == "fail"
+
+
+def test_a_new_flow_on_the_old_set_during_a_drain_fails() -> None:
+    late = fates()
+    late[COUNT - 10 :] = BLUE
+    assert verdict(drained(late, fresh=True)) == "fail"
