@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,7 +104,9 @@ class IptablesLegacy:
         for family in families():
             _tool(family, "legacy", "save")
         try:
-            self._iptc: Any = importlib.import_module("iptc")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # its sources warn of their escapes whenever they are compiled
+                self._iptc: Any = importlib.import_module("iptc")
         except ImportError as error:
             raise MissingError(
                 f"engine iptables-legacy needs python-iptables ({error}); "

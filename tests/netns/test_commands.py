@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shlex
+import shutil
 import signal
 import socket
 import statistics
@@ -373,34 +374,29 @@ def test_without_libnftables_the_default_engine_is_the_next_best(host: Namespace
     assert (service["engine"], service["in_sync"]) == (IPT, True)
 
 
+def without_tools(user: User, hide: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command on a host from whose files the mount `hide` has taken some."""
+    argv = ["unshare", "--mount", "sh", "-ec", f'{hide}; exec "$@"', "sh", SWAPPER, *words]
+    return user.host.run([*argv, "--config", str(user.config)], check=False)
+
+
 @pytest.mark.parametrize("engine", [IPT, Engine.IPTABLES_LEGACY])
 @pytest.mark.parametrize("words", [("apply",), ("swap", "game"), ("status",)], ids=lambda words: words[0])
 def test_missing_iptables_is_named_with_the_command_that_brings_it(
     host: Namespace, tmp_path: Path, engine: Engine, words: tuple[str, ...]
 ) -> None:
     user = User(host, support.configuration(tmp_path, ZONES, engine))
-    empty = ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs none /usr/sbin; exec "$@"', "sh"]
-    done = host.run([*empty, SWAPPER, *words, "--config", str(user.config)], check=False)
+    done = without_tools(user, "mount -t tmpfs none /usr/sbin", *words)
     assert done.returncode == 6, done.stderr
     assert "is not on this host; bring it with: apt-get install -y iptables" in done.stderr
-
-
-def hidden(folder: Path, *names: str) -> dict[str, str]:
-    """An environment in which the tools called `names` are nowhere: PATH holds links to all others."""
-    tools = folder / "tools"
-    tools.mkdir()
-    for place in ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"):
-        for tool in Path(place).iterdir() if Path(place).exists() else ():
-            if tool.name not in names and not (tools / tool.name).exists():
-                (tools / tool.name).symlink_to(tool)
-    return {**os.environ, "PATH": str(tools)}
 
 
 def test_missing_ipset_is_named_with_the_command_that_brings_it(host: Namespace, tmp_path: Path) -> None:
     user = User(host, support.configuration(tmp_path, ZONES, IPT, drain=True))
     user.does("apply")
-    said = user.fails(6, "swap", "game", env=hidden(tmp_path, "ipset"))
-    assert "apt-get install -y ipset" in said
+    done = without_tools(user, f"mount --bind /dev/null {shutil.which('ipset')}", "swap", "game")
+    assert done.returncode == 6, done.stderr
+    assert "apt-get install -y ipset" in done.stderr
     service = user.service()
     assert (service["in_sync"], service["kernel"]["active"], service["generation"]) == (True, "blue", 1)
 
