@@ -182,6 +182,7 @@ def _spell(value: Any) -> str:
     if isinstance(value, dict):
         if "concat" in value:
             return " . ".join(_spell(part) for part in value["concat"])
-        if "jump" in value:
-            return f"jump {value['jump']['target']}"
+        for verdict in ("jump", "goto"):
+            if verdict in value:
+                return f"{verdict} {value[verdict]['target']}"
     return str(value)

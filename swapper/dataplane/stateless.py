@@ -28,12 +28,15 @@ TABLE = "swapper_stateless"
 
 # nftables would turn "no checksum" (0, IPv4 only: RFC 768) into a wrong one, so such a datagram is given its 0 again;
 # the rule after that then finds nothing to rewrite.
-# A health probe of this host asks an internal port and must be answered from it, so its own packet notes its address
-# and port in `seen4` or `seen6`, and replies to those are left alone until the same address and port asks a public
-# port.
+# A health probe asks an internal port and must be answered from it, so its own packet notes its address and port in
+# `seen4` or `seen6`, and replies to those are left alone until the same address and port asks a public port. Only
+# the host itself can reach a protected port, so its notes concern nobody else: `request_of` and `reply_of` spare
+# outsiders the look.
 BODY = f"""\
   map internal {{ typeof udp dport : udp dport; }}
   map public {{ typeof udp sport : udp sport; }}
+  map request_of {{ typeof udp dport : verdict; }}
+  map reply_of {{ typeof udp sport : verdict; }}
   set seen4 {{ typeof ip daddr . udp dport . udp sport; size 65536; flags dynamic,timeout; timeout 5s; }}
   set seen6 {{ typeof ip6 daddr . udp dport . udp sport; size 65536; flags dynamic,timeout; timeout 5s; }}
   set probed {{ typeof udp dport; }}
@@ -41,27 +44,37 @@ BODY = f"""\
   chain prerouting {{
     type filter hook prerouting priority raw; policy accept;
     iif lo accept
-    udp dport @internal fib daddr type local goto request
+    udp dport vmap @request_of
 {PROTECT_RULES}
     udp dport @probed fib daddr type local jump note_probe
   }}
   chain output {{
     type filter hook output priority raw; policy accept;
-    udp sport @public jump reply
-    udp dport @internal fib daddr type local goto request
+    udp sport vmap @reply_of
+    udp dport @internal goto request_forgetting_probes
     udp dport @probed fib daddr type local jump note_probe
   }}
   chain request {{
-    udp checksum 0 notrack udp dport set udp dport map @internal udp checksum set 0
-    notrack udp dport set udp dport map @internal
+    udp checksum 0 fib daddr type local notrack udp dport set udp dport map @internal udp checksum set 0
+    fib daddr type local notrack udp dport set udp dport map @internal
+  }}
+  chain request_forgetting_probes {{
+    jump request
     delete @seen4 {{ ip saddr . udp sport . udp dport }} accept
     delete @seen6 {{ ip6 saddr . udp sport . udp dport }}
   }}
   chain reply {{
+    oif lo goto reply_unless_probed
+    goto to_public
+  }}
+  chain reply_unless_probed {{
     ip daddr . udp dport . udp sport @seen4 return
     ip6 daddr . udp dport . udp sport @seen6 return
+    goto to_public
+  }}
+  chain to_public {{
     udp checksum 0 notrack udp sport set udp sport map @public udp checksum set 0
-    notrack udp sport set udp sport map @public
+    notrack udp sport set udp sport map @public oif != lo accept
   }}
   chain note_probe {{
     update @seen4 {{ ip saddr . udp sport . udp dport }}
@@ -156,8 +169,11 @@ def _switched(service: Service, active: PortSet) -> set[Element]:
 def _elements(service: Service, active: PortSet) -> set[Element]:
     """Everything that the kernel must hold of a service."""
     elements = fixed_elements(service) | _switched(service, active)
+    request, reply = ("request", "reply") if service.protect else ("request_forgetting_probes", "reply_unless_probed")
     for port in service.of(Protocol.UDP):
+        elements.add(Element("request_of", str(port.public), f"goto {request}"))
         for port_set in PortSet:
             internal = str(port.target(port_set).port)
             elements |= {Element("public", internal, str(port.public)), Element("probed", internal)}
+            elements.add(Element("reply_of", internal, f"jump {reply}"))
     return elements
