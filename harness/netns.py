@@ -31,6 +31,9 @@ CLONE_NEWNET: Final = 0x40000000
 IFA_F_NODAD: Final = 0x02
 NUD_PERMANENT: Final = 0x80
 LINKS_UP_WITHIN_S: Final = 5.0
+# A veth end that has the same index as its peer (in another namespace) passes for hardware, and what happens to its
+# carrier is then told of only once a second (linkwatch_urgent_event in net/core/link_watch.c).
+FIRST_INDEX: Final = 100
 _NS: Final = "/proc/thread-self/ns/net"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -148,11 +151,11 @@ def build(topology: Topology) -> Iterator[Net]:
             undo.callback(os.close, fd)
             namespaces[node.name] = Namespace(node.name, fd)
         macs = _macs(topology)
-        for link in topology.links:
+        for index, link in enumerate(topology.links, FIRST_INDEX):
             with namespaces[link.a.node].entered(), _netlink() as ip:
                 # Both ends placed in one request: a crash in between would strand one.
                 peer = {"ifname": link.b.interface, "net_ns_fd": namespaces[link.b.node].fd}
-                ip.link("add", ifname=link.a.interface, kind="veth", peer=peer)
+                ip.link("add", ifname=link.a.interface, index=index, kind="veth", peer=peer)
         for node in topology.nodes:
             with namespaces[node.name].entered(), _netlink() as ip:
                 _configure(ip, topology, node, macs)
