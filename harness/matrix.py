@@ -21,9 +21,9 @@ PLANES: tuple[tuple[str, str], ...] = (
     ("zones", "iptables-legacy"),
     ("stateless", "nftables"),
 )
-# python-iptables needs up to a second to load: the swap has to end while the streams still run.
-SECONDS = {"nftables": 2.0, "iptables-nft": 2.0, "iptables-legacy": 3.5}
-PERIOD_S = {"nftables": 0.6, "iptables-nft": 0.65, "iptables-legacy": 1.1}  # of many swaps in a row
+# The legacy engine is slower to begin: its swap has to end while the streams still run.
+SECONDS = {"nftables": 2.0, "iptables-nft": 2.0, "iptables-legacy": 3.0}
+PERIOD_S = {"nftables": 0.6, "iptables-nft": 0.65, "iptables-legacy": 1.0}  # of many swaps in a row
 SWAPPING: dict[str, Any] = {"rate_per_s": 1200, "stop_old_after_s": 0.1}
 LATE_US = 5_000  # a sender later than this makes a control's model meaningless
 TRIES = 3

@@ -5,6 +5,7 @@ Any project that installs the package gets it. Nothing heavy is imported before 
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from contextlib import ExitStack
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 CAPTURES = Path("results")
+LOG = logging.getLogger("harness")  # progress: shown by pytest's live logging, and with every failure
 
 
 class Start(Protocol):
@@ -99,7 +101,7 @@ def swap_scenario() -> Play:
     from harness.matrix import play
 
     def run(scenario: Scenario) -> Record:
-        (outcome,) = play([scenario], keep=CAPTURES)
+        (outcome,) = play([scenario], keep=CAPTURES, say=LOG.info)
         record = outcome.record
         if record.verdict != "pass":
             pytest.fail(f"{scenario.name}: {record.verdict}: {record.why}", pytrace=False)

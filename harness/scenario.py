@@ -145,6 +145,8 @@ def _fast_folder() -> str | None:
 
 def _keep_capture(record: Record, capture: Path, keep: Path) -> None:
     moments = [moment for pair in record.swaps_ns for moment in pair]
+    if not moments:
+        return
     kept = trim(capture, keep / f"{record.scenario.name.replace(' ', '-').replace('/', '-')}.pcap", moments)
     if kept is not None:
         record.pcap = str(kept)

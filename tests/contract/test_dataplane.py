@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from swapper.dataplane import Dataplane
 
 BLUE, GREEN = PortSet.BLUE, PortSet.GREEN
-REAL = [pytest.param(case, id=f"{case[0]}-{case[1]}", marks=pytest.mark.netns) for case in support.REAL]
+REAL = [pytest.param(case, id=f"{case[0]}-{case[1]}", marks=pytest.mark.root) for case in support.REAL]
 ALL = [pytest.param((DataplaneName.MEMORY, Engine.MEMORY), id="memory"), *REAL]
 ZONES = [param for param in REAL if "zones" in str(param.id)]
 IPTABLES = [param for param in REAL if "iptables" in str(param.id)]
@@ -220,7 +220,7 @@ def wrecks(name: DataplaneName, engine: Engine) -> dict[str, list[str]]:
 
 
 WRECKS = [
-    pytest.param(case, lines, id=f"{case[0]}-{case[1]}-{what}", marks=pytest.mark.netns)
+    pytest.param(case, lines, id=f"{case[0]}-{case[1]}-{what}", marks=pytest.mark.root)
     for case in support.REAL
     for what, lines in wrecks(*case).items()
 ]
@@ -520,7 +520,7 @@ def test_a_transaction_that_nftables_refuses_moves_nothing(dataplane: Dataplane,
     assert "swapper" not in support.listing()
 
 
-@pytest.mark.netns
+@pytest.mark.root
 @pytest.mark.parametrize(
     "dataplane", [pytest.param((DataplaneName.STATELESS, Engine.NFTABLES), id="stateless")], indirect=True
 )

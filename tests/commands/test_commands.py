@@ -26,7 +26,7 @@ from tests import support
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.root
 
 SWAPPER = str(Path(sys.executable).with_name("swapper"))
 ZONES, NFT, IPT = DataplaneName.ZONES, Engine.NFTABLES, Engine.IPTABLES_NFT
@@ -253,31 +253,44 @@ def test_a_drain_that_reaches_its_deadline_is_cut(host: Namespace, tmp_path: Pat
     client.close()
 
 
-@pytest.mark.parametrize("engine", [NFT, IPT, Engine.IPTABLES_LEGACY])
-@pytest.mark.parametrize("drain", [False, True], ids=["cut", "drain"])
-def test_twenty_killed_swaps_leave_nothing_half_applied(
-    host: Namespace, tmp_path: Path, engine: Engine, drain: bool
-) -> None:
-    user = User(host, support.configuration(tmp_path, ZONES, engine, drain=drain))
-    user.does("apply")
+def ended_at_moments(user: User, number: signal.Signals, *, moments: int) -> Iterator[int]:
+    """Swap again and again, and end each command by a signal at a later moment of its life; its exit code."""
     started = time.monotonic()
     user.does("swap", "game")
-    whole_s = time.monotonic() - started
-    for kill in range(20):
-        command = host.popen(
-            [SWAPPER, "swap", "game", "--config", str(user.config)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        time.sleep(whole_s * kill / 20)  # a moment somewhere in the command, whatever this machine's speed
-        command.kill()
-        command.wait()
-        kernel = user.service()["kernel"]["active"]
+    whole_s = time.monotonic() - started  # whatever this machine's speed
+    for moment in range(moments):
+        words = [SWAPPER, "swap", "game", "--config", str(user.config)]
+        command = user.host.popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(whole_s * moment / moments)
+        command.send_signal(number)
+        yield command.wait()
+
+
+@pytest.mark.parametrize("engine", [NFT, IPT, Engine.IPTABLES_LEGACY])
+@pytest.mark.parametrize("drain", [False, True], ids=["cut", "drain"])
+def test_killed_swaps_leave_nothing_half_applied(host: Namespace, tmp_path: Path, engine: Engine, drain: bool) -> None:
+    user = User(host, support.configuration(tmp_path, ZONES, engine, drain=drain))
+    user.does("apply")
+    for _ in ended_at_moments(user, signal.SIGKILL, moments=10):
         if engine is NFT:  # the others commit one family after the other
-            assert kernel in {"blue", "green"}
+            assert user.service()["kernel"]["active"] in {"blue", "green"}
         user.does("apply")
         service = user.service()
         assert service["in_sync"] is True
+        assert service["active"] == service["kernel"]["active"]
+
+
+@pytest.mark.parametrize("engine", [NFT, IPT, Engine.IPTABLES_LEGACY])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_swap_ended_by_a_signal_is_whole_or_has_not_begun(
+    host: Namespace, tmp_path: Path, engine: Engine, number: signal.Signals
+) -> None:
+    user = User(host, support.configuration(tmp_path, ZONES, engine))
+    user.does("apply")
+    for code in ended_at_moments(user, number, moments=6):
+        assert code in {0, 128 + number, -number}  # negative: before Python was up
+        service = user.service()
+        assert service["in_sync"] is True  # without an apply in between
         assert service["active"] == service["kernel"]["active"]
 
 
