@@ -44,16 +44,21 @@ def cli() -> None:
 @cli.command()
 @click.option("--quick", is_flag=True, help="Each dataplane once, and the controls.")
 @click.option("--demo", is_flag=True, help="The story only: every technique from every side.")
+@click.option("--only", default="", metavar="TEXT", help="Only the scenarios whose name holds TEXT.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all results to FILE.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write a self-contained HTML page to FILE.")
-def matrix(*, quick: bool, demo: bool, json_path: Path | None, report: Path | None) -> None:
+def matrix(*, quick: bool, demo: bool, only: str, json_path: Path | None, report: Path | None) -> None:
     """Every dataplane, engine and knob, from outside and inside; prints the table."""
     from harness import matrix as matrices
 
     scenarios = matrices.demo() if demo else matrices.quick() if quick else matrices.full()
+    chosen = [scenario for scenario in scenarios if only in scenario.name]
+    if not chosen:
+        names = "\n  ".join(scenario.name for scenario in scenarios)
+        raise click.UsageError(f"no scenario's name holds {only!r}; there are:\n  {names}")
     began = time.monotonic()
     outcomes = []
-    for outcome in matrices.play(scenarios, keep=CAPTURES, say=_say):
+    for outcome in matrices.play(chosen, keep=CAPTURES, say=_say):
         outcomes.append(outcome)
         _say(f"  {outcome.record.verdict}: {outcome.record.why}")
     verdict = matrices.verdict(outcomes)

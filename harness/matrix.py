@@ -92,7 +92,7 @@ def full() -> list[Scenario]:
             replace(plane, name=f"{name} fragments", payload=4096, rate_per_s=400, service_ms=5),
             replace(plane, name=f"{name} push", backend="push"),
             replace(plane, name=f"{name} sink", backend="sink"),
-            replace(plane, name=f"{name} tcp", tcp=True),
+            replace(plane, name=f"{name} tcp beside others", tcp=True, others=True),
         ]
         if dataplane == "zones":
             scenarios += [

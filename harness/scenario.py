@@ -53,6 +53,7 @@ class Scenario:
     flush: Literal["none", "targeted", "all"] = "targeted"
     output_chain: bool = True
     tcp: bool = False
+    others: bool = False  # a default-drop firewall and Docker's chains on the host
     storm_swaps: int = 0  # that many swaps in-process, evenly over the run, instead of the command
     drop_every: int = 0
     pause_ms: int = 0

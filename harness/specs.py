@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "INTERNAL",
     "PUBLIC",
+    "TCP_INTERNAL",
     "TCP_PUBLIC",
     "TCP_STREAM",
     "WHO",

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from harness import ledger, pushes, records, specs
+from harness import ledger, others, pushes, records, specs
 from harness.topology import FAMILIES
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Stage:
     def play(self, stack: ExitStack) -> None:
         """From the first rule to the last datagram."""
         self.config.write_text(specs.configuration(self.scenario, self.folder, self.topology), encoding="ascii")
+        self._settle_others()
         self.swapper("apply", "game")
         self._disturb()
         for port_set in ("blue", "green"):
@@ -213,6 +214,13 @@ class Stage:
 
     def _node(self, port_set: str) -> str:
         return specs.listens(self.scenario, self.topology, port_set)[0]
+
+    def _settle_others(self) -> None:
+        """Put a closed firewall and Docker's chains on the host, before Swapper comes to it."""
+        if self.scenario.others:
+            closed = others.firewall(specs.INTERNAL.values(), specs.TCP_INTERNAL.values())
+            self.host.run(["nft", "-f", "-"], stdin=closed)
+            self.host.run(["iptables-nft-restore", "--noflush", "--wait", "5"], stdin=others.DOCKER)
 
     def _disturb(self) -> None:
         """A foreign rule that drops exactly every Nth datagram, for the negative control."""

@@ -19,6 +19,7 @@ PURE = (
     "harness/ledger.py",
     "harness/pushes.py",
     "harness/expect.py",
+    "harness/others.py",
     "harness/specs.py",
     "harness/wire.py",
     "harness/topology.py",

@@ -18,12 +18,12 @@ from swapper.config import load
 from swapper.dataplane import for_service, open_dataplane
 from swapper.model import DataplaneName, Engine, PortMap, PortSet, Protocol, Service, Swap, Target, UdpMode
 from tests import support
-from tests.netns.test_protect import Sockets, answered
+from tests.host.test_protect import Sockets, answered
 
 if TYPE_CHECKING:
     from harness.netns import Net
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.root
 
 SWAPPER = str(Path(sys.executable).with_name("swapper"))
 PORTS = (PortMap(Protocol.UDP, 1000, Target(1001), Target(1002)),)

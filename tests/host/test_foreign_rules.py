@@ -12,7 +12,7 @@ from harness.netns import build
 from swapper.model import DataplaneName, Engine
 from tests import support
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.root
 
 SWAPPER = str(Path(sys.executable).with_name("swapper"))
 

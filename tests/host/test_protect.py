@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.netns import Net
     from harness.topology import Family
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.root
 
 GIVE_UP_S = 20
 every_real = pytest.mark.parametrize(("name", "engine"), support.REAL, ids=support.IDS)
