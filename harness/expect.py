@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from harness.scenario import Record
 
-__all__ = ["CONTROLS", "judge"]
+__all__ = ["CONTROLS", "has_faults", "judge", "tcp_faults"]
 
 CONTROLS = ("flush", "pinned", "outside_only", "nth", "paused")  # what must lose, to show that a loss would be seen
 
@@ -59,8 +59,9 @@ def _zero(record: Record, account: Ledger) -> Verdict:
         return "inconclusive", "only one backend answered: the swap moved nothing"
     if record.pushes and (record.pushes["lost"] or record.pushes["misaddressed"] or record.pushes["duplicate"]):
         return "fail", f"pushes: {record.pushes}"
-    broken = {n: record.tcp.get(n, 0) for n in ("broken", "moved", "on_old_set", "unanswered")}
-    if any(broken.values()):
+    if record.scenario.backend == "push" and (not record.pushes["received"] or record.pushes["receiver_dropped"]):
+        return "inconclusive", f"pushes: {record.pushes}"
+    if broken := tcp_faults(record):
         return "fail", f"TCP: {broken}"
     if record.tcp and not (record.tcp["kept"] and record.tcp["new_after_swap"]):
         return "inconclusive", f"TCP: {record.tcp}"
@@ -69,6 +70,22 @@ def _zero(record: Record, account: Ledger) -> Verdict:
     pushed = f", {record.pushes['received']} pushes" if record.pushes else ""
     tcp = f", {record.tcp['opened']} TCP connections, none reset" if record.tcp else ""
     return "pass", f"0 of {account.scheduled} lost (below {3 / account.scheduled:.1e} at 95 %){pushed}{tcp}"
+
+
+def tcp_faults(record: Record) -> dict[str, int]:
+    """What may become of no TCP connection, counted; empty when there is nothing of the kind."""
+    names = ("broken", "moved", "on_old_set", "unanswered")
+    return {name: record.tcp[name] for name in names if record.tcp.get(name)}
+
+
+def has_faults(record: Record) -> bool:
+    """Whether anything was lost or doubled, or went astray, that no full buffer of the harness explains."""
+    account = record.ledger
+    if account is None:
+        return False
+    lost = account.lost - account.totals["receiver_dropped"] - account.totals["not_sent"]
+    pushes = any(record.pushes.get(name) for name in ("lost", "misaddressed", "duplicate"))
+    return bool(lost or account.totals["duplicate"] or account.strays or pushes or tcp_faults(record))
 
 
 def _astray(record: Record, account: Ledger) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.expect import CONTROLS
+from harness.expect import CONTROLS, has_faults
 from harness.scenario import Record, Scenario, run
 
 if TYPE_CHECKING:
@@ -157,8 +157,8 @@ def play(
         for attempt in range(1, TRIES + 1):
             record = run(scenario, keep=keep, say=say)
             late = record.ledger is not None and record.ledger.late_p99_us > LATE_US
-            lost = record.ledger is not None and record.ledger.lost > record.ledger.totals["receiver_dropped"]
-            if record.verdict != "inconclusive" or not late or (lost and scenario.expect not in CONTROLS):
+            telling = has_faults(record) and scenario.expect not in CONTROLS
+            if record.verdict != "inconclusive" or not late or telling:
                 break
             if attempt == TRIES:
                 break

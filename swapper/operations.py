@@ -1,7 +1,8 @@
 """What the commands do: apply, swap, status, remove. Each begins by reading the kernel.
 
 A swap writes what is meant before it moves traffic, so a command killed at any instant leaves either the old state,
-or a meaning that `apply` carries out; nothing in between exists in the kernel.
+or a meaning that `apply` carries out. Between the two the kernel is never half moved; on the iptables engines, never
+within a family.
 """
 
 from __future__ import annotations
@@ -170,8 +171,16 @@ class Host:
         lock = service_lock(self.config.run_dir, name, f"swapper remove {name}")
         with lock, table_lock(self.config.run_dir), _uninterrupted():
             found = False
+            unread: list[SwapperError] = []
             for plane in dataplanes.every():
-                found |= plane.uninstall(name)
+                try:
+                    found |= plane.uninstall(name)
+                except SwapperError as error:  # an engine that does not work here must not keep the others' rules
+                    unread.append(error)
+            if unread and not found:
+                raise unread[0]
+            for why in unread:
+                self.say(f"{name}: could not look for rules of one engine: {why}")
             self.states.write(name, None)
         if not (found or known):
             self.service(name)

@@ -126,7 +126,8 @@ class ZonesIptables:
             active = next((port_set for port_set in seen if port_set is not None), None)
             if active is None:
                 raise KernelRefusedError(f"{service.name}: no set is active; run: swapper apply {service.name}")
-            self.apply(Swap(service, active, UdpMode.CUT))
+            for family in families():  # not by `apply`: what is refused here must not move anything back
+                self._engine.commit(family, self._text(Swap(service, active, UdpMode.CUT), family))
         self._stay.destroy(service.name)
 
     def uninstall(self, name: str) -> bool:

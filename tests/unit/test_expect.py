@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness import ledger
-from harness.expect import judge
+from harness.expect import has_faults, judge
 from harness.ledger import FATES
 from harness.scenario import Record, Scenario
 
@@ -70,6 +70,29 @@ def test_a_duplicate_or_a_stray_fails() -> None:
     assert stray.ledger is not None
     stray.ledger = replace(stray.ledger, strays=1)
     assert verdict(stray) == "fail"
+
+
+def pushed(**counts: int) -> Record:
+    made = record(fates(), backend="push")
+    names = ("pushed", "received", "lost", "misaddressed", "receiver_dropped", "duplicate")
+    made.pushes = {**dict.fromkeys(names, 0), "pushed": 9, "received": 9, **counts}
+    return made
+
+
+def test_a_push_that_is_lost_fails_and_one_that_nobody_could_take_proves_nothing() -> None:
+    assert verdict(pushed()) == "pass"
+    assert [verdict(pushed(**{bad: 1})) for bad in ("lost", "misaddressed", "duplicate")] == ["fail"] * 3
+    assert verdict(pushed(receiver_dropped=1)) == "inconclusive"
+    assert verdict(pushed(pushed=0, received=0)) == "inconclusive"
+
+
+def test_a_run_with_any_fault_is_not_made_again() -> None:
+    assert not has_faults(record(fates()))
+    assert not has_faults(record(some(fates(), 1, RECEIVER_DROPPED)))
+    assert not has_faults(record(some(fates(), 1, NOT_SENT)))
+    reset = record(fates())
+    reset.tcp = {"broken": 1}
+    assert all(has_faults(made) for made in (record(some(fates(), 1, LOST_UP)), pushed(duplicate=1), reset))
 
 
 def test_a_datagram_on_the_old_set_after_the_swap_fails() -> None:
