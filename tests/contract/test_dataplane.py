@@ -586,3 +586,23 @@ def test_a_commit_that_one_family_refuses_moves_neither(dataplane: Dataplane, ga
     with pytest.raises(KernelRefusedError, match="IPv6 is broken"):
         broken.apply(Swap(service, GREEN, mode))
     assert normal(dataplane, support.listing()) == before
+
+
+@pytest.mark.parametrize("dataplane", [p for p in IPTABLES if "zones" in str(p.id)], indirect=True)
+def test_a_cut_that_one_family_refuses_moves_nothing_back_and_can_be_repeated(
+    dataplane: Dataplane, game: Service
+) -> None:
+    service = draining(dataplane, game)
+    dataplane.observe(service)
+    dataplane.apply(Swap(service, GREEN, UdpMode.DRAIN))
+    engine = RefusesSix(IptablesNft() if dataplane.engine is Engine.IPTABLES_NFT else IptablesLegacy())
+    broken = ZonesIptables(engine)
+    broken.observe(service)
+    with pytest.raises(KernelRefusedError, match="IPv6 is broken"):
+        broken.cut(service)
+    assert is_on(dataplane, service, GREEN)
+    again = another(dataplane)
+    again.observe(service)
+    again.cut(service)
+    assert is_on(dataplane, service, GREEN)
+    assert "sw-game" not in support.listing()

@@ -439,6 +439,18 @@ def test_a_kernel_that_refuses_moves_nothing(host: Namespace, tmp_path: Path) ->
     assert (service["in_sync"], service["kernel"]["active"], service["generation"]) == (True, "blue", 1)
 
 
+def test_remove_passes_an_engine_that_does_not_work_here(host: Namespace, tmp_path: Path) -> None:
+    user = User(host, support.configuration(tmp_path, ZONES, NFT))
+    user.does("apply")
+    env = shimmed(tmp_path, "iptables-nft-save", "echo 'Protocol not supported' >&2; exit 1")
+    done = user.types("remove", "game", env=env)
+    assert done.returncode == 0, done.stderr
+    assert "could not look for rules of one engine" in done.stderr
+    assert not user.state.exists()
+    with host.entered():
+        assert "swapper" not in support.listing().lower()
+
+
 def processor_s() -> float:
     """The processor time of all commands so far; what else this machine does is not in it."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
