@@ -79,11 +79,14 @@ def tcp_faults(record: Record) -> dict[str, int]:
 
 
 def has_faults(record: Record) -> bool:
-    """Whether anything was lost or doubled, or went astray, that no full buffer of the harness explains."""
+    """Whether anything was lost or doubled, or went astray, that no full buffer of the harness explains.
+
+    What could not be sent counts: a rule that drops in OUTPUT refuses the send.
+    """
     account = record.ledger
     if account is None:
         return False
-    lost = account.lost - account.totals["receiver_dropped"] - account.totals["not_sent"]
+    lost = account.lost - account.totals["receiver_dropped"]
     pushes = any(record.pushes.get(name) for name in ("lost", "misaddressed", "duplicate"))
     return bool(lost or account.totals["duplicate"] or account.strays or pushes or tcp_faults(record))
 
