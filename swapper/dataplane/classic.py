@@ -11,8 +11,8 @@ import time
 from swapper import flows
 from swapper.dataplane.base import Draining, Observation
 from swapper.dataplane.chains import Chains, Wanted, closed, comment, is_zones, matches
-from swapper.dataplane.common_nft import tcp_flows
 from swapper.dataplane.iptables import IptablesEngine, Rule, families, rule
+from swapper.dataplane.liveflows import is_answered_by, tcp_flows
 from swapper.dataplane.zones_ipt import destination
 from swapper.errors import SwapperError
 from swapper.model import (
@@ -144,8 +144,7 @@ def _pinned(service: Service, port_set: PortSet) -> list[flows.Flow]:
         flow
         for port in service.of(Protocol.UDP)
         for flow in flows.by_public_port(Protocol.UDP, port.public)
-        if flow.reply_sport == port.target(port_set).port
-        and (not (address := port.target(port_set).address(flow.family)) or address.packed == flow.reply_src)
+        if is_answered_by(flow, port.target(port_set))
     ]
 
 

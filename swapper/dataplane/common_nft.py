@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from swapper import flows
 from swapper.dataplane.nfttable import Element
 from swapper.model import FAMILIES, PortSet, Protocol, Service, Target
 
@@ -19,7 +18,6 @@ __all__ = [
     "leads_to",
     "needs_nat",
     "tcp_elements",
-    "tcp_flows",
 ]
 
 COMMON_MAPS = """\
@@ -98,18 +96,3 @@ def leads_to(where: str, key: str, target: Target) -> set[Element]:
     if target.on_host:
         return {Element(where, key, str(target.port))}
     return {Element(f"{where}{address.version}", key, f"{address} . {target.port}") for address in target.addresses}
-
-
-def tcp_flows(service: Service) -> dict[PortSet, int]:
-    """Live TCP flows per set, told apart by the backend that answers them."""
-    counts = dict.fromkeys(PortSet, 0)
-    for port in service.of(Protocol.TCP):
-        for flow in flows.by_public_port(Protocol.TCP, port.public):
-            for port_set in PortSet:
-                target = port.target(port_set)
-                address = target.address(flow.family)
-                if flow.reply_sport == target.port and (
-                    target.on_host or (address and address.packed == flow.reply_src)
-                ):
-                    counts[port_set] += 1
-    return counts

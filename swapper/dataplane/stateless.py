@@ -16,9 +16,9 @@ from swapper.dataplane.common_nft import (
     fixed_elements,
     needs_nat,
     tcp_elements,
-    tcp_flows,
 )
 from swapper.dataplane.libnftables import Nftables
+from swapper.dataplane.liveflows import tcp_flows
 from swapper.dataplane.nfttable import Element, Extension, NftTable
 from swapper.model import DataplaneName, Engine, PortSet, Protocol, Service, Swap
 

@@ -10,10 +10,11 @@ import zlib
 from collections.abc import Collection
 
 from swapper import flows
+from swapper.dataplane.liveflows import is_answered_by
 from swapper.errors import KernelRefusedError
 from swapper.model import PortSet, Protocol, Service
 
-__all__ = ["FIRST_ZONE", "LAST_ZONE", "Zones", "clients", "free_zone"]
+__all__ = ["FIRST_ZONE", "LAST_ZONE", "Zones", "free_zone"]
 
 Zones = dict[PortSet, int]
 
@@ -36,12 +37,6 @@ def free_zone(service: Service, port_set: PortSet, used: Collection[int]) -> int
     raise KernelRefusedError(f"all conntrack zones from {FIRST_ZONE} to {LAST_ZONE} are in use")
 
 
-def clients(zone: int, service: Service) -> list[flows.Flow]:
-    """The flows of a zone that clients opened: not the answers to probes and what a backend sent unasked."""
-    public = {port.public for port in service.of(Protocol.UDP)}
-    return [flow for flow in flows.in_zone(zone) if flow.dport in public]
-
-
 def _strangers(zone: int, service: Service, port_set: PortSet) -> bool:
     """Whether flows live in the zone that the set's own backend neither answered nor began."""
     return any(not _is_ours(flow, service, port_set) for flow in flows.in_zone(zone))
@@ -51,8 +46,7 @@ def _is_ours(flow: flows.Flow, service: Service, port_set: PortSet) -> bool:
     for port in service.of(Protocol.UDP):
         target = port.target(port_set)
         address = target.address(flow.family)
-        answered = (flow.dport, flow.reply_sport) == (port.public, target.port)
-        if answered and (target.on_host or (address and flow.reply_src == address.packed)):
+        if flow.dport == port.public and is_answered_by(flow, target):
             return True
         if flow.sport == target.port and (target.on_host or (address and flow.src == address.packed)):
             return True

@@ -22,10 +22,10 @@ from swapper.dataplane.chains import (
     private_names,
     replies_first,
 )
-from swapper.dataplane.common_nft import tcp_flows
 from swapper.dataplane.iptables import IptablesEngine, Rule, Rules, families, rule
+from swapper.dataplane.liveflows import by_zone, clients
 from swapper.dataplane.stay_ipset import StayIpset
-from swapper.dataplane.zonenumbers import Zones, clients, free_zone
+from swapper.dataplane.zonenumbers import Zones, free_zone
 from swapper.errors import KernelRefusedError, SwapperError
 from swapper.model import DataplaneName, Engine, Family, PortSet, Protocol, Service, Swap, Target, UdpMode
 
@@ -147,13 +147,7 @@ class ZonesIptables:
 
     def flows(self, service: Service) -> dict[PortSet, int | None]:
         """Live flows per set: UDP by zone, TCP by the backend that answers."""
-        counts: dict[PortSet, int | None] = {}
-        tcp = tcp_flows(service)
-        zones = self._zones.get(service.name, {})
-        for port_set in PortSet:
-            zone = zones.get(port_set)
-            counts[port_set] = tcp[port_set] + (len(clients(zone, service)) if zone else 0)
-        return counts
+        return by_zone(service, self._zones.get(service.name, {}))
 
     def _let_stay(self, swap: Swap, *, learning: bool) -> None:
         """Fill the sets of those who may stay on the old set."""

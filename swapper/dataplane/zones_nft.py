@@ -18,12 +18,12 @@ from swapper.dataplane.common_nft import (
     fixed_elements,
     leads_to,
     tcp_elements,
-    tcp_flows,
 )
 from swapper.dataplane.libnftables import Nftables
+from swapper.dataplane.liveflows import by_zone, clients
 from swapper.dataplane.nfttable import Element, NftTable
 from swapper.dataplane.stay_nft import StayNft
-from swapper.dataplane.zonenumbers import Zones, clients, free_zone
+from swapper.dataplane.zonenumbers import Zones, free_zone
 from swapper.errors import KernelRefusedError
 from swapper.model import FAMILIES, DataplaneName, Engine, PortSet, Protocol, Service, Swap, UdpMode
 
@@ -185,13 +185,7 @@ class ZonesNft:
 
     def flows(self, service: Service) -> dict[PortSet, int | None]:
         """Live flows per set: UDP by zone, TCP by the backend that answers."""
-        counts: dict[PortSet, int | None] = {}
-        tcp = tcp_flows(service)
-        zones = self._zones.get(service.name, {})
-        for port_set in PortSet:
-            zone = zones.get(port_set)
-            counts[port_set] = tcp[port_set] + (len(clients(zone, service)) if zone else 0)
-        return counts
+        return by_zone(service, self._zones.get(service.name, {}))
 
     def _end_drain(self, name: str) -> None:
         if text := self._stay.end_of(name):
