@@ -30,6 +30,7 @@ __all__ = [
     "netns_topology",
     "pytest_collection_modifyitems",
     "pytest_configure",
+    "skip_without_root",
     "swap_scenario",
 ]
 
@@ -57,12 +58,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip `netns` tests without root, unless SWAPPER_NO_SKIP=1 says that nothing may be skipped."""
+    """Skip `netns` tests without root."""
+    skip_without_root(items, "netns")
+
+
+def skip_without_root(items: list[pytest.Item], *markers: str) -> None:
+    """Skip the tests that carry one of `markers` without root, unless SWAPPER_NO_SKIP=1 says that none may be."""
     if os.geteuid() == 0 or os.environ.get("SWAPPER_NO_SKIP") == "1":
         return
     for item in items:
-        if item.get_closest_marker("netns"):
-            item.add_marker(pytest.mark.skip(reason="making network namespaces needs root"))
+        if any(item.get_closest_marker(marker) for marker in markers):
+            item.add_marker(pytest.mark.skip(reason="network namespaces and netfilter need root"))
 
 
 @pytest.fixture

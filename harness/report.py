@@ -14,13 +14,18 @@ from harness.ledger import ANSWERED_BLUE, ANSWERED_GREEN, LOST_DOWN, LOST_UP, MI
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from harness.matrix import Outcome
     from harness.scenario import Record
+
+    Numbers = NDArray[np.float64]
 
 __all__ = ["page"]
 
 NS = 1_000_000_000
-WIDTH, HEIGHT, MARGIN = 960, 220, 40
+WIDTH, HEIGHT, FOOT = 1000, 200, 24  # units of the drawing, stretched to the page; marks of loss are in the foot
+HEADROOM = 1.25  # over all but the slowest answers
 DOTS = 1500  # of the answered ones; what was lost is never left out
 COLOURS = {ANSWERED_BLUE: "var(--blue)", ANSWERED_GREEN: "var(--green)"}
 
@@ -38,7 +43,15 @@ td:last-child { min-width: 13rem; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .fail { color: var(--bad); font-weight: 600; } .pass { color: var(--green); font-weight: 600; }
 .control { font-weight: 600; }
-figure { margin: 1rem 0; } svg { width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 12px; }
+figure { margin: 1rem 0; } svg { display: block; width: 100%; height: 12rem; }
+svg path { vector-effect: non-scaling-stroke; fill: none; }
+.axis { display: flex; justify-content: space-between; font-size: .8rem; color: var(--soft); }
+.blue { color: var(--blue); } .green { color: var(--green); } .lost { color: var(--bad); }
+@media (max-width: 40rem) { thead { display: none; } tbody, td:first-child, td:last-child { display: block; }
+  tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line); }
+  td { border: 0; padding: 0 .75rem 0 0; }
+  td:first-child { font-weight: 600; } td.number { display: inline-block; }
+  td.number::before { content: attr(data-is) " "; color: var(--soft); } }
 """
 
 
@@ -55,8 +68,9 @@ def page(outcomes: Sequence[Outcome]) -> str:
         '<div class="scroll"><table><thead><tr><th>technique<th class="number">sent<th class="number">lost'
         '<th class="number">blackout, ms<th>verdict</tr></thead>'
         f"<tbody>{rows}</tbody></table></div><h2>Timelines</h2><p>Each dot is a datagram by the time it was due and "
-        "its RTT, coloured by the backend that answered; red marks at the foot are lost ones; the grey band is the "
-        f"swap command.</p>{figures}</html>"
+        'its RTT, by the backend that answered: <b class="blue">blue</b> or <b class="green">green</b>. '
+        '<b class="lost">Red</b> marks at the foot are lost ones; the grey band is the swap command, from its start '
+        f"to its end.</p>{figures}</html>"
     )
 
 
@@ -69,8 +83,10 @@ def _row(outcome: Outcome) -> str:
     said = "loses, as it must" if good == "pass" and outcome.scenario.expect in CONTROLS else record.verdict
     good = "control" if said != record.verdict else good
     return (
-        f'<tr><td>{html.escape(outcome.scenario.name)}<td class="number">{sent}<td class="number">{lost}'
-        f'<td class="number">{blackout}<td><span class="{good}">{said}</span> {html.escape(record.why)}</tr>'
+        f'<tr><td>{html.escape(outcome.scenario.name)}<td class="number" data-is="sent">{sent}'
+        f'<td class="number" data-is="lost">{lost}'
+        f'<td class="number" data-is="blackout, ms">{blackout}'
+        f'<td><span class="{good}">{said}</span> {html.escape(record.why)}</tr>'
     )
 
 
@@ -83,37 +99,40 @@ def _figure(record: Record) -> str:
     rtt_ms = (np.concatenate([stream.answered_ns for stream in account.streams]) - due) / 1e6
     at_s = (due - record.t0_ns) / NS
     answered = (fate == ANSWERED_BLUE) | (fate == ANSWERED_GREEN)
-    top = max(1.0, float(np.percentile(rtt_ms[answered], 99.5)) if answered.any() else 1.0)
-    span = float(at_s.max()) or 1.0
-
-    def x(second: float) -> float:
-        return MARGIN + second / span * (WIDTH - MARGIN - 10)
-
-    def y(milliseconds: float) -> float:
-        return HEIGHT - MARGIN - min(max(milliseconds, 0), top) / top * (HEIGHT - MARGIN - 10)
-
-    shapes = []
-    for begin, end in record.swaps_ns:
-        left, right = x((begin - record.t0_ns) / NS), x((end - record.t0_ns) / NS)
-        shapes.append(
-            f'<rect x="{left:.1f}" y="10" width="{max(1.5, min(right, WIDTH) - left):.1f}" '
-            f'height="{HEIGHT - MARGIN - 10}" fill="var(--line)"/>'
-        )
-    places = np.flatnonzero(answered)
-    for place in places[:: max(1, len(places) // DOTS)]:
-        centre = f'cx="{x(at_s[place]):.1f}" cy="{y(rtt_ms[place]):.1f}"'
-        shapes.append(f'<circle {centre} r="1.6" fill="{COLOURS[int(fate[place])]}"/>')
-    lost = np.flatnonzero(np.isin(fate, (LOST_UP, LOST_DOWN, MISADDRESSED)))
-    marks = sorted({round(x(at_s[place]), 1) for place in lost})
-    path = "".join(f"M{mark} {HEIGHT - MARGIN + 2}v10" for mark in marks)
-    shapes.append(f'<path d="{path}" stroke="var(--bad)"/>' if marks else "")
-    axis = (
-        f'<text x="4" y="20">{top:.0f} ms</text><text x="{MARGIN}" y="{HEIGHT - 8}">0 s</text>'
-        f'<text x="{WIDTH - 40}" y="{HEIGHT - 8}">{span:.1f} s</text>'
+    usual_ms = float(np.percentile(rtt_ms[answered], 99.5)) if answered.any() else 1.0
+    top_ms, span_s = max(1.0, usual_ms * HEADROOM), float(at_s.max()) or 1.0
+    x = at_s / span_s * WIDTH
+    y = HEIGHT - np.clip(rtt_ms, 0, top_ms) / top_ms * HEIGHT
+    bands = "".join(
+        _band((begin - record.t0_ns) / NS / span_s, (end - record.t0_ns) / NS / span_s)
+        for begin, end in record.swaps_ns
     )
+    every = max(1, int(answered.sum()) // DOTS)
+    dots = "".join(
+        _marks("h0", x[places], y[places], colour, "3.2")
+        for which, colour in COLOURS.items()
+        if len(places := np.flatnonzero(fate == which)[::every])
+    )
+    lost_x = np.unique(x[np.isin(fate, (LOST_UP, LOST_DOWN, MISADDRESSED))].round(1))
+    losses = _marks("v12", lost_x, np.full(len(lost_x), HEIGHT + 8), "var(--bad)", "1.5") if len(lost_x) else ""
     name = html.escape(record.scenario.name)
     return (
-        f'<figure><h3>{name}</h3><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Timeline of {name}">'
-        f"{''.join(shapes)}{axis}</svg><figcaption>{account.scheduled:,} datagrams: {html.escape(record.why)}"
-        "</figcaption></figure>"
+        f'<figure><h3>{name}</h3><div class="axis"><span>{top_ms:.0f} ms</span></div>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + FOOT}" preserveAspectRatio="none" role="img" '
+        f'aria-label="Timeline of {name}">{bands}<path d="M0 {HEIGHT}H{WIDTH}" stroke="var(--line)"/>'
+        f"{dots}{losses}</svg>"
+        f'<div class="axis"><span>0 s</span><span>{span_s:.1f} s</span></div>'
+        f"<figcaption>{account.scheduled:,} datagrams: {html.escape(record.why)}</figcaption></figure>"
     )
+
+
+def _band(begin: float, end: float) -> str:
+    """A swap, from and to a share of the width."""
+    left, right = begin * WIDTH, min(end, 1.0) * WIDTH
+    return f'<rect x="{left:.1f}" width="{max(1.5, right - left):.1f}" height="{HEIGHT}" fill="var(--line)"/>'
+
+
+def _marks(stroke: str, x: Numbers, y: Numbers, colour: str, width: str) -> str:
+    """One short stroke at each place; as long as nothing, it is a dot."""
+    path = "".join(f"M{at_x:.1f} {at_y:.1f}{stroke}" for at_x, at_y in zip(x, y, strict=True))
+    return f'<path d="{path}" stroke="{colour}" stroke-width="{width}" stroke-linecap="round"/>'

@@ -18,7 +18,7 @@ from swapper import dataplane as dataplanes
 from swapper.config import Config
 from swapper.dataplane import Dataplane, Observation
 from swapper.drain import Drain, Verdict
-from swapper.errors import ConfigError, SwapperError
+from swapper.errors import ConfigError, MissingError, SwapperError
 from swapper.lock import service_lock, table_lock
 from swapper.model import SERVICE_NAME, PortSet, Protocol, Service, Swap, UdpMode
 from swapper.state import Mapped, StateFile
@@ -171,28 +171,31 @@ class Host:
         lock = service_lock(self.config.run_dir, name, f"swapper remove {name}")
         with lock, table_lock(self.config.run_dir), _uninterrupted():
             found = False
-            unread: list[SwapperError] = []
+            refused: list[SwapperError] = []
             for plane in dataplanes.every():
                 try:
                     found |= plane.uninstall(name)
-                except SwapperError as error:  # an engine that does not work here must not keep the others' rules
-                    unread.append(error)
-            if unread and not found:
-                raise unread[0]
-            for why in unread:
-                self.say(f"{name}: could not look for rules of one engine: {why}")
+                except MissingError as error:  # an engine that does not work here can hold no rules
+                    self.say(f"{name}: no rules of {plane.name} on {plane.engine}, which does not work here: {error}")
+                except SwapperError as error:  # one that refuses must not keep the others' rules
+                    refused.append(error)
+            if refused:
+                raise refused[0]  # rules may still be there, so what they were meant to do stays on record
             self.states.write(name, None)
         if not (found or known):
             self.service(name)
         return found
 
     def _sweep(self, plane: Dataplane, service: Service) -> None:
-        """Take the service out of every other dataplane: two that carry it would disagree at the next swap."""
+        """Take the service out of every other dataplane: two that carry it would disagree at the next swap.
+
+        Raises KernelRefusedError when one keeps its rules.
+        """
         for other in self.others(plane):
             try:
                 other.uninstall(service.name)
-            except SwapperError as error:
-                self.say(f"{service.name}: could not look for old rules of {other.name} on {other.engine}: {error}")
+            except MissingError:  # what does not work here can hold no rules
+                continue
 
     def _repair(self, service: Service, plane: Dataplane, seen: Observation, meant: Mapped | None) -> Observation:
         """Make a broken installation whole before it is swapped. Raises SwapperError when there never was one."""

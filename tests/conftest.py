@@ -1,16 +1,15 @@
-"""What needs root is skipped without it, unless SWAPPER_NO_SKIP=1 says that nothing may be skipped."""
+"""The tests' own markers need root as the plugin's does."""
 
 from __future__ import annotations
 
-import os
+from typing import TYPE_CHECKING
 
-import pytest
+from harness.plugin import skip_without_root
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """As the plugin does for `netns`."""
-    if os.geteuid() == 0 or os.environ.get("SWAPPER_NO_SKIP") == "1":
-        return
-    for item in items:
-        if item.get_closest_marker("root") or item.get_closest_marker("soak"):
-            item.add_marker(pytest.mark.skip(reason="programming netfilter needs root"))
+    """`root` and `soak`, which pyproject.toml explains."""
+    skip_without_root(items, "root", "soak")

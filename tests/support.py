@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 from dataclasses import replace
@@ -12,6 +13,7 @@ from harness.topology import Node, Topology
 from swapper.dataplane import ENGINES
 from swapper.model import DataplaneName, Engine, PortMap, Protocol, Service, Target
 
+MEASURED = logging.getLogger("measured")  # shown by --log-cli-level=INFO
 LONELY = Topology("lonely", (Node("host"),), ())
 REAL = [(name, engine) for name, engines in ENGINES.items() for engine in engines]
 IDS = [f"{name}-{engine}" for name, engine in REAL]

@@ -249,11 +249,15 @@ def _save(family: Family, flavour: str, *options: str) -> Rules:
     return tables
 
 
+# What the tools say when the kernel, or their own libraries, have no such thing; all else is a refusal.
+LACKS = ("Couldn't load", "No chain/target/match", "Extension", "Protocol not supported", "Table does not exist")
+
+
 def _refusal(error: str) -> Exception:
     said = error.strip()
     if "Permission denied" in said or "you must be root" in said or "Operation not permitted" in said:
         return MissingError("changing iptables needs CAP_NET_ADMIN: run as root (sudo swapper ...)")
-    if "Couldn't load" in said or "No chain/target/match" in said or "Extension" in said:
+    if any(lack in said for lack in LACKS):
         return MissingError(
             f"this kernel or its iptables lacks something that the rules need "
             f"(load it: modprobe -a xt_CT xt_MARK xt_nat xt_addrtype xt_comment xt_set xt_time):\n{said}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shlex
 import shutil
 import signal
@@ -445,16 +444,34 @@ def test_remove_passes_an_engine_that_does_not_work_here(host: Namespace, tmp_pa
     env = shimmed(tmp_path, "iptables-nft-save", "echo 'Protocol not supported' >&2; exit 1")
     done = user.types("remove", "game", env=env)
     assert done.returncode == 0, done.stderr
-    assert "could not look for rules of one engine" in done.stderr
+    assert "iptables-nft, which does not work here" in done.stderr
     assert not user.state.exists()
     with host.entered():
         assert "swapper" not in support.listing().lower()
 
 
-def processor_s() -> float:
-    """The processor time of all commands so far; what else this machine does is not in it."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def test_remove_that_one_engine_refuses_says_so_and_stays_on_record(host: Namespace, tmp_path: Path) -> None:
+    user = User(host, support.configuration(tmp_path, ZONES, NFT))
+    user.does("apply")
+    env = shimmed(tmp_path, "iptables-nft-save", "echo 'CHAIN_DEL failed (Device or resource busy)' >&2; exit 4")
+    assert "Device or resource busy" in user.fails(4, "remove", "game", env=env)
+    assert user.state.exists()
+    with host.entered():
+        assert "swapper" not in support.listing().lower()
+    assert user.does("remove", "game")
+    assert not user.state.exists()
+
+
+def whole_commands_ms(user: User, env: dict[str, str]) -> float:
+    """The median of fifteen whole `swapper status`, less the test's own way into the namespace."""
+    took_ms = []
+    for _ in range(15):
+        began = time.monotonic()
+        user.host.run(["true"])
+        entered = time.monotonic()
+        assert user.types("status", env=env).returncode == 0
+        took_ms.append((time.monotonic() - entered - (entered - began)) * 1e3)
+    return statistics.median(took_ms)
 
 
 def test_status_is_quick_and_loads_little(user: User) -> None:
@@ -463,17 +480,13 @@ def test_status_is_quick_and_loads_little(user: User) -> None:
     env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     env["PYTHONPYCACHEPREFIX"] = str(user.config.parent / "bytecode")
     assert user.types("status", env=env).returncode == 0
-    took_ms = []
-    for _ in range(15):
-        before_s = processor_s()
-        user.host.run(["true"])  # the way into the namespace is the test's own
-        entered_s = processor_s()
-        assert user.types("status", env=env).returncode == 0
-        took_ms.append((processor_s() - entered_s - (entered_s - before_s)) * 1e3)
+    rounds_ms = [whole_commands_ms(user, env) for _ in range(3)]
+    support.MEASURED.info("swapper status takes %.0f ms at the median", min(rounds_ms))
+    # Whatever else this machine does can only add: the quietest round is nearest to the command itself.
+    assert min(rounds_ms) <= 150, rounds_ms
     code = "import sys; sys.argv = sys.argv[1:]; from swapper.cli import main; main()"
     argv = [sys.executable, "-X", "importtime", "-c", code, "swapper", "status", "--config", str(user.config)]
     imported = {line.rpartition("|")[2].strip() for line in user.host.run(argv).stderr.splitlines()}
     assert "swapper.dataplane.zones_nft" in imported
     roots = {name.partition(".")[0] for name in imported}
     assert roots.isdisjoint({"scapy", "docker", "pyroute2", "numpy", "rich", "iptc"})
-    assert statistics.median(took_ms) <= 150, took_ms

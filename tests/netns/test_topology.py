@@ -15,6 +15,7 @@ import pytest
 from harness import ledger, pushes, records, wire
 from harness.netns import Net, build
 from harness.topology import BRIDGED, FAMILIES, OUTSIDE_AND_HOST, PRESETS, SIDES, Topology
+from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,6 +176,7 @@ def test_the_batch_sender_keeps_a_hundred_thousand_a_second(logs: Path) -> None:
         for _ in range(5):
             report = send_a_batch(net, logs, rate_per_s=100_000)
             late_by_itself = report["late_slots"] - report["stolen_slots"]
+            support.MEASURED.info("100,000/s for a second: %d slots over 1 ms late", late_by_itself)
             if late_by_itself < 1000:
                 return
         pytest.fail(f"{late_by_itself} of 100,000 slots were over 1 ms late")
