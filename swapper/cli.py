@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
-from swapper import config
-from swapper.errors import MissingError, SwapperError
-from swapper.model import PortSet, Service
-from swapper.operations import Applied, Host, Report, Swapped, has_net_admin
+from swapper.console import chosen, complain, last_deployment, open_host, options, print_document, site_of
+from swapper.deploycli import COMMANDS
+from swapper.errors import SwapperError
+from swapper.model import BackendKind, PortSet, Service
+from swapper.operations import Applied, Host, Report, Swapped
 
 __all__ = ["apply", "cli", "main", "remove", "status", "swap"]
 
@@ -28,9 +27,9 @@ def main() -> NoReturn:
     try:
         cli.main(standalone_mode=False)
     except SwapperError as error:
-        _complain(str(error))
+        complain(str(error))
         if "--json" in sys.argv:
-            _print({"error": str(error), "exit_code": error.exit_code})
+            print_document({"error": str(error), "exit_code": error.exit_code})
         sys.exit(error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads what is left to say
@@ -57,24 +56,11 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _interrupted(number: int) -> NoReturn:
-    _complain(
+    complain(
         f"ended by {signal.Signals(number).name}; nothing is half done. A drain under way goes on in the kernel until "
         "its deadline (classic: until swapper swap is run again); see: swapper status"
     )
     os._exit(128 + number)
-
-
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that every command takes."""
-    path = click.Path(path_type=Path)
-    command = click.option("-v", "--verbose", is_flag=True, help="Say more, on standard error.")(command)
-    command = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, nothing else.")(command)
-    return click.option(
-        "--config",
-        "path",
-        type=path,
-        help="Configuration file [default: $SWAPPER_CONFIG, then /etc/swapper/swapper.toml].",
-    )(command)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -87,24 +73,32 @@ def cli() -> None:
     """
 
 
+for _command in COMMANDS:
+    cli.add_command(_command)
+
+
 @cli.command()
 @click.argument("name", metavar="[SERVICE]", required=False)
-@_options
+@options
 def apply(name: str | None, path: Path | None, as_json: bool, verbose: bool) -> None:
     """Make the kernel agree with the state; the first time, activate blue.
 
     Repeating it changes nothing. Run it at boot and after anything that wiped the rules.
     """
-    host = _host(path, verbose)
+    host = open_host(path, verbose)
     results, refused = [], []
-    for service in _chosen(host, name):
+    for service in chosen(host, name):
         try:
             results.append(host.apply(service))
+            if tag := _revived(host, service):
+                complain(f"{service.name}: its backend did not run; started {tag} again")
         except SwapperError as error:  # at boot one broken service must not keep the others from being carried
             refused.append(error)
-            _complain(f"{service.name}: {error}")
+            complain(f"{service.name}: {error}")
     if as_json:
-        _print({"services": [_applied(result) for result in results], "errors": [str(error) for error in refused]})
+        print_document(
+            {"services": [_applied(result) for result in results], "errors": [str(error) for error in refused]}
+        )
     for result in results if not as_json else ():
         done = "now carried on" if result.changed else "already on"
         click.echo(f"{result.service}: {done} {result.active}, generation {result.generation}")
@@ -124,15 +118,18 @@ def apply(name: str | None, path: Path | None, as_json: bool, verbose: bool) -> 
     is_flag=True,
     help="Print the exact rule text and the live flows it would move; change nothing.",
 )
-@_options
+@options
 def swap(name: str, to: str | None, dry_run: bool, path: Path | None, as_json: bool, verbose: bool) -> None:
     """Move traffic to the other port set."""
-    host = _host(path, verbose)
+    host = open_host(path, verbose)
     service = host.service(name)
     target = PortSet(to) if to else None
     result = host.dry_run(service, target) if dry_run else host.swap(service, target)
+    if result.changed and service.backend is not BackendKind.EXTERNAL:
+        site = site_of(host, service)
+        site.activate(site.tag_on(result.to))
     if as_json:
-        _print(_swapped(result))
+        print_document(_swapped(result))
     elif dry_run and result.to is not result.source:
         moved = result.flows[result.source]
         click.echo(f"# {name}: {result.source} -> {result.to}, would move {_count(moved)} live flows")
@@ -148,15 +145,15 @@ def swap(name: str, to: str | None, dry_run: bool, path: Path | None, as_json: b
 
 @cli.command()
 @click.argument("name", metavar="[SERVICE]", required=False)
-@_options
+@options
 def status(name: str | None, path: Path | None, as_json: bool, verbose: bool) -> None:
-    """Active set, generation, whether kernel and state agree, live flows per set."""
-    host = _host(path, verbose)
-    reports = [host.status(service) for service in _chosen(host, name)]
+    """Active set, generation, whether kernel and state agree, live flows per set, last deployment."""
+    host = open_host(path, verbose)
+    reports = [(host.status(service), last_deployment(host, service)) for service in chosen(host, name)]
     if as_json:
-        _print({"services": [_report(report) for report in reports]})
+        print_document({"services": [_report(report) | {"deployment": last} for report, last in reports]})
         return
-    for report in reports:
+    for report, last in reports:
         active = report.kernel.active or "nothing"
         generation = report.meant.generation if report.meant else "-"
         flows = ", ".join(f"{s} {_count(n)}" for s, n in report.flows.items())
@@ -169,32 +166,21 @@ def status(name: str | None, path: Path | None, as_json: bool, verbose: bool) ->
             for why in _why_not_in_sync(report):
                 click.echo(f"  not in sync: {why}")
             click.echo(f"  mend: swapper apply {report.service.name}")
+        if last:
+            click.echo(f"  {_told(last)}")
 
 
 @cli.command()
 @click.argument("name", metavar="SERVICE")
-@_options
+@options
 def remove(name: str, path: Path | None, as_json: bool, verbose: bool) -> None:
     """Take out every rule of a service and leave all others."""
-    host = _host(path, verbose)
+    host = open_host(path, verbose)
     found = host.remove(name)
     if as_json:
-        _print({"service": name, "changed": found})
+        print_document({"service": name, "changed": found})
     else:
         click.echo(f"{name}: removed" if found else f"{name}: the kernel had nothing of it")
-
-
-def _host(path: Path | None, verbose: bool) -> Host:
-    loaded = config.load(path)
-    if not has_net_admin():
-        raise MissingError("netfilter needs CAP_NET_ADMIN; run as root: sudo swapper ...")
-    if verbose:
-        _complain(f"configuration {loaded.path}, state in {loaded.state_dir}, locks in {loaded.run_dir}")
-    return Host(loaded, say=_complain)
-
-
-def _chosen(host: Host, name: str | None) -> list[Service]:
-    return [host.service(name)] if name else list(host.config.services.values())
 
 
 def _applied(result: Applied) -> dict[str, Any]:
@@ -255,9 +241,17 @@ def _count(number: int | None) -> str:
     return "untracked" if number is None else str(number)
 
 
-def _print(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(document))
+def _revived(host: Host, service: Service) -> str:
+    if service.backend is BackendKind.EXTERNAL:
+        return ""
+    from swapper.deploy import revive
+
+    return revive(site_of(host, service))
 
 
-def _complain(text: str) -> None:
-    click.echo(f"swapper: {text}", err=True)
+def _told(last: dict[str, Any]) -> str:
+    """One line on the last deployment."""
+    if "phase" in last:
+        return f"deployment of {last['release']}: {last['phase']}; if it died, swapper apply finishes or undoes it"
+    why = f": {last['why'].splitlines()[0]}" if last["why"] else ""
+    return f"last {last['kind']}: {last['release'] or '-'} {last['result']}{why}"

@@ -3,6 +3,9 @@
 SwapperError                 1  unexpected
 |- ConfigError               2  mend the configuration or the command line
 |- StateError                1  look at the state file; the message says how to go on
+|- FetchError                1  mend the release or the way to it; nothing was launched
+|- DeployError               1  mend what the message names; the old backend serves
+|- UnhealthyError            3  mend the release; the old backend serves
 |- KernelRefusedError        4  the kernel refused, nothing moved
 |- LockedError               5  wait for, or end, the command that holds the lock
 `- MissingError              6  bring what this host lacks; the message has the command
@@ -12,11 +15,14 @@ from __future__ import annotations
 
 __all__ = [
     "ConfigError",
+    "DeployError",
+    "FetchError",
     "KernelRefusedError",
     "LockedError",
     "MissingError",
     "StateError",
     "SwapperError",
+    "UnhealthyError",
 ]
 
 
@@ -34,6 +40,20 @@ class ConfigError(SwapperError):
 
 class StateError(SwapperError):
     """The state file cannot be trusted; it was kept as it is."""
+
+
+class FetchError(SwapperError):
+    """A release could not be had whole; nothing was launched."""
+
+
+class DeployError(SwapperError):
+    """A deployment was stopped before the swap by something other than the release's health."""
+
+
+class UnhealthyError(SwapperError):
+    """The new release is not healthy; the old backend serves."""
+
+    exit_code = 3
 
 
 class KernelRefusedError(SwapperError):

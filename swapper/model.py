@@ -8,6 +8,8 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
+from swapper.recipe import Recipe
+
 __all__ = [
     "FAMILIES",
     "SERVICE_NAME",
@@ -163,6 +165,12 @@ class Service:
     idle_timeout_s: float = 10.0
     classic: Classic = field(default_factory=Classic)
     backend: BackendKind = BackendKind.EXTERNAL
+    recipe: Recipe = field(default_factory=Recipe)  # of a backend that is not external
+
+    @property
+    def reaches_itself(self) -> bool:
+        """Whether this very host reaches the public ports: not with the classic recipe without its OUTPUT rules."""
+        return self.dataplane is not DataplaneName.CLASSIC or self.classic.output_chain
 
     def of(self, protocol: Protocol) -> tuple[PortMap, ...]:
         """The ports of one protocol, in the order of the configuration."""

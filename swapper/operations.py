@@ -16,9 +16,9 @@ from pathlib import Path
 
 from swapper import dataplane as dataplanes
 from swapper.config import Config
-from swapper.dataplane import Dataplane, Observation
+from swapper.dataplane import Dataplane, Observation, TakenOut
 from swapper.drain import Drain, Verdict
-from swapper.errors import ConfigError, MissingError, SwapperError
+from swapper.errors import ConfigError, SwapperError
 from swapper.lock import service_lock, table_lock
 from swapper.model import SERVICE_NAME, PortSet, Protocol, Service, Swap, UdpMode
 from swapper.state import Mapped, StateFile
@@ -78,7 +78,9 @@ class Host:
     config: Config
     say: Callable[[str], None] = lambda _: None
     open: Callable[[Service], Dataplane] = dataplanes.for_service
-    others: Callable[[Dataplane], Iterator[Dataplane]] = lambda but: dataplanes.every(but=but)
+    take_out: Callable[..., TakenOut] = dataplanes.take_out
+    recover: Callable[[Service], None] = lambda _: None  # finishes what a deployment that died has left
+    unready: Callable[[Service, PortSet], str] = lambda _service, _set: ""  # why a set cannot take traffic
     clock_s: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     states: StateFile = field(init=False)
@@ -93,56 +95,98 @@ class Host:
             raise ConfigError(f"{self.config.path}: no service is called {name!r}; there are: {known}")
         return self.config.services[name]
 
+    def folder(self, service: Service) -> Path:
+        """Where the deployments of a service keep what they know."""
+        return self.config.state_dir / "services" / service.name
+
+    @contextmanager
+    def locked(self, service: Service, command: str) -> Iterator[None]:
+        """Hold the service's lock as `command`; what a deployment that died has left is settled first."""
+        with service_lock(self.config.run_dir, service.name, command):
+            self.recover(service)
+            yield
+
     def apply(self, service: Service) -> Applied:
         """Make the kernel agree with the state; the first time, activate what the kernel has, or blue."""
-        with service_lock(self.config.run_dir, service.name, f"swapper apply {service.name}"):
-            meant = self.states.read().get(service.name)
-            plane = self.open(service)
-            seen = plane.observe(service)
-            active = meant.active if meant else seen.active or PortSet.BLUE
-            generation = meant.generation if meant else 1
-            if meant and seen.intact and seen.active is active:
-                with table_lock(self.config.run_dir), _uninterrupted():
-                    if seen.litter:
-                        plane.cut(service)
-                    self._sweep(plane, service)  # what a command that died between two engines has left behind
-                self._warn(service)
-                return Applied(service.name, active, generation, changed=False, repaired=())
+        with self.locked(service, f"swapper apply {service.name}"):
+            return self.apply_locked(service)
+
+    def apply_locked(self, service: Service, first: PortSet = PortSet.BLUE) -> Applied:
+        """`apply` for a caller that holds the service's lock; `first` is activated where nothing is yet."""
+        meant = self.states.read().get(service.name)
+        plane = self.open(service)
+        seen = plane.observe(service)
+        active = meant.active if meant else seen.active or first
+        generation = meant.generation if meant else 1
+        if meant and seen.intact and seen.active is active:
             with table_lock(self.config.run_dir), _uninterrupted():
-                self.states.write(service.name, Mapped(active, generation))
-                plane.install(service, active)
-                self._sweep(plane, service)
+                if seen.litter:
+                    plane.cut(service)
+                self._sweep(plane, service)  # what a command that died between two engines has left behind
             self._warn(service)
-            repaired = seen.faults if meant else ()
-            if meant and seen.active not in (None, active):
-                repaired = (f"the kernel carried {seen.active}, the state says {active}", *repaired)
-            return Applied(service.name, active, generation, changed=True, repaired=repaired)
+            return Applied(service.name, active, generation, changed=False, repaired=())
+        with table_lock(self.config.run_dir), _uninterrupted():
+            self._install(plane, service, Mapped(active, generation), meant, seen)
+            self._sweep(plane, service)
+        self._warn(service)
+        repaired = seen.faults if meant else ()
+        if meant and seen.active not in (None, active):
+            repaired = (f"the kernel carried {seen.active}, the state says {active}", *repaired)
+        return Applied(service.name, active, generation, changed=True, repaired=repaired)
 
     def swap(self, service: Service, to: PortSet | None) -> Swapped:
         """Move traffic to `to`, or to the set that is not active; waits for a drain to end."""
-        with service_lock(self.config.run_dir, service.name, f"swapper swap {service.name}"):
-            meant = self.states.read().get(service.name)
-            plane = self.open(service)
-            seen = plane.observe(service)
-            if not seen.intact:
-                seen = self._repair(service, plane, seen, meant)
-            assert seen.active is not None  # noqa: S101 - `intact` says so, the type checker cannot know
-            source, generation = seen.active, meant.generation if meant else 1
-            to = to or source.other
-            flows = plane.flows(service)
-            if to is source:
-                if meant is None or meant.active is not to:
-                    self.states.write(service.name, Mapped(to, generation))
-                return Swapped(service, source, to, generation, plane, False, 0.0, flows)
-            swap = Swap(service, to, service.udp)
-            commit_ms = self._commit(plane, swap, meant, generation + 1)
-            result = Swapped(service, source, to, generation + 1, plane, True, commit_ms, flows)
-            if service.udp is UdpMode.DRAIN and service.of(Protocol.UDP):
-                try:
-                    self._drain(plane, service, source)
-                except SwapperError as error:  # traffic has moved, and the kernel ends a drain by itself
-                    self.say(f"{service.name}: traffic moved to {to}, but its drain could not be ended: {error}")
+        with self.locked(service, f"swapper swap {service.name}"):
+            result = self.swap_locked(service, to)
+            if result.changed:
+                self.drain(result)
             return result
+
+    def swap_locked(self, service: Service, to: PortSet | None) -> Swapped:
+        """`swap` for a caller that holds the service's lock, and ends the drain itself (`drain`).
+
+        Raises SwapperError for a set that cannot take traffic.
+        """
+        meant = self.states.read().get(service.name)
+        plane = self.open(service)
+        seen = plane.observe(service)
+        if not seen.intact:
+            seen = self._repair(service, plane, seen, meant)
+        assert seen.active is not None  # noqa: S101 - `intact` says so, the type checker cannot know
+        source, generation = seen.active, meant.generation if meant else 1
+        to = to or source.other
+        flows = plane.flows(service)
+        if to is source:
+            if meant is None or meant.active is not to:
+                self.states.write(service.name, Mapped(to, generation))
+            return Swapped(service, source, to, generation, plane, False, 0.0, flows)
+        if why := self.unready(service, to):
+            raise SwapperError(f"{service.name}: traffic stays on {source}: {why}")
+        swap = Swap(service, to, service.udp)
+        commit_ms = self._commit(plane, swap, meant, generation + 1)
+        return Swapped(service, source, to, generation + 1, plane, True, commit_ms, flows)
+
+    def drain(self, swapped: Swapped) -> None:
+        """Wait until the flows that may stay are gone or the deadline has come, then cut; at once without a drain."""
+        service = swapped.service
+        if service.udp is not UdpMode.DRAIN or not service.of(Protocol.UDP):
+            return
+        try:
+            self._drain(swapped.dataplane, service, swapped.source)
+        except SwapperError as error:  # traffic has moved, and the kernel ends a drain by itself
+            self.say(f"{service.name}: traffic moved to {swapped.to}, but its drain could not be ended: {error}")
+
+    def end_drain(self, service: Service) -> None:
+        """Wait for a drain that a command which died has begun, if there is one, then cut."""
+        plane = self.open(service)
+        draining = plane.observe(service).draining
+        if draining:
+            self._drain(plane, service, draining.port_set)
+
+    def adopt(self, service: Service, active: PortSet) -> None:
+        """Let the state say what the kernel does; the caller holds the service's lock."""
+        meant = self.states.read().get(service.name)
+        self.states.write(service.name, Mapped(active, meant.generation if meant else 1))
 
     def dry_run(self, service: Service, to: PortSet | None) -> Swapped:
         """What `swap` would commit, and which flows it would move; changes nothing."""
@@ -170,32 +214,43 @@ class Host:
             self.service(name)
         lock = service_lock(self.config.run_dir, name, f"swapper remove {name}")
         with lock, table_lock(self.config.run_dir), _uninterrupted():
-            found = False
-            refused: list[SwapperError] = []
-            for plane in dataplanes.every():
-                try:
-                    found |= plane.uninstall(name)
-                except MissingError as error:  # an engine that does not work here can hold no rules
-                    self.say(f"{name}: no rules of {plane.name} on {plane.engine}, which does not work here: {error}")
-                except SwapperError as error:  # one that refuses must not keep the others' rules
-                    refused.append(error)
-            if refused:
-                raise refused[0]  # rules may still be there, so what they were meant to do stays on record
+            taken = self.take_out(name)
+            for where, error in taken.remaining[1:]:
+                self.say(f"{name}: rules may remain of {where}: {error}")
+            if taken.remaining:  # so what they were meant to do stays on record
+                raise taken.remaining[0][1]
             self.states.write(name, None)
-        if not (found or known):
+        if not (taken.found or known):
             self.service(name)
-        return found
+        return taken.found
+
+    def _install(
+        self, plane: Dataplane, service: Service, meaning: Mapped, before: Mapped | None, seen: Observation
+    ) -> None:
+        """Say what is meant, then install; when that fails and changed nothing, mean what was meant before."""
+        self.states.write(service.name, meaning)
+        try:
+            plane.install(service, meaning.active)
+        except Exception:
+            try:
+                changed = plane.observe(service) != seen
+            except Exception:  # noqa: BLE001 - an engine that cannot be read has hardly been programmed
+                changed = False
+            if not changed and before != meaning:
+                self.states.write(service.name, before)
+            raise
 
     def _sweep(self, plane: Dataplane, service: Service) -> None:
         """Take the service out of every other dataplane: two that carry it would disagree at the next swap.
 
-        Raises KernelRefusedError when one keeps its rules.
+        Raises SwapperError when one may keep its rules; all the others are cleared then.
         """
-        for other in self.others(plane):
-            try:
-                other.uninstall(service.name)
-            except MissingError:  # what does not work here can hold no rules
-                continue
+        taken = self.take_out(service.name, but=plane)
+        if taken.remaining:
+            remain = "; ".join(f"{where}: {error}" for where, error in taken.remaining)
+            raise SwapperError(
+                f"{service.name}: carried by {plane.name} on {plane.engine} now, but old rules remain of {remain}"
+            )
 
     def _repair(self, service: Service, plane: Dataplane, seen: Observation, meant: Mapped | None) -> Observation:
         """Make a broken installation whole before it is swapped. Raises SwapperError when there never was one."""
@@ -210,6 +265,7 @@ class Host:
     def _commit(self, plane: Dataplane, swap: Swap, meant: Mapped | None, generation: int) -> float:
         """Say what is meant, then move; when the kernel refuses, mean what was meant before."""
         with table_lock(self.config.run_dir), _uninterrupted():
+            self._sweep(plane, swap.service)  # what an `apply` that died between two engines has left behind
             self.states.write(swap.service.name, Mapped(swap.to, generation))
             try:
                 return plane.apply(swap)

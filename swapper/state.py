@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from swapper.errors import MissingError, StateError
+from swapper.files import replace_file, sync_folder
 from swapper.lock import file_lock
 from swapper.model import SERVICE_NAME, PortSet
 
@@ -42,7 +41,6 @@ class StateFile:
     def __init__(self, state_dir: Path) -> None:
         """Name the folder; nothing is read or made yet."""
         self.path = state_dir / "mapped.txt"
-        self._new = state_dir / ".mapped.txt.new"
         self._lock = state_dir / ".mapped.lock"
 
     def read(self) -> dict[str, Mapped]:
@@ -86,29 +84,12 @@ class StateFile:
                 raise StateError(msg) from error
 
     def _replace(self, services: dict[str, Mapped]) -> None:
-        # One fixed name, guarded by the lock: what a killed writer left goes here.
-        self._new.unlink(missing_ok=True)
         if services:
             lines = (f"{name} {mapped.active} {mapped.generation}\n" for name, mapped in sorted(services.items()))
-            try:
-                fd = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-                with os.fdopen(fd, "w", encoding="ascii") as file:
-                    os.fchmod(fd, 0o644)  # readable by people, whatever the umask
-                    file.write("".join(lines))
-                    file.flush()
-                    os.fsync(fd)
-                self._new.replace(self.path)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    self._new.unlink(missing_ok=True)
-                raise
+            replace_file(self.path, "".join(lines).encode("ascii"))  # guarded by the lock
         else:
             self.path.unlink(missing_ok=True)
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            sync_folder(self.path.parent)
 
     def _parse(self, content: bytes) -> dict[str, Mapped]:
         try:

@@ -43,6 +43,7 @@ def test_everything_that_can_be_said_is_read(tmp_path: Path) -> None:
     service = game(
         tmp_path,
         'dataplane = "classic"\nengine = "iptables-nft"\nprotect = false\nbackend = { kind = "docker" }\n'
+        'release = { source = "registry", image = "example/game" }\n'
         'swap = { udp = "drain", drain_timeout = 2.5, idle_timeout = 1 }\n'
         'classic = { flush = "none", output_chain = false }',
     )

@@ -1,0 +1,98 @@
+"""What every command shares: its options, the host that its configuration describes, and how it speaks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from swapper import config
+from swapper.errors import MissingError
+from swapper.model import BackendKind
+from swapper.operations import Host, has_net_admin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swapper.model import PortSet, Service
+    from swapper.site import Site
+
+__all__ = ["chosen", "complain", "last_deployment", "open_host", "options", "print_document", "site_of"]
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every command takes."""
+    path = click.Path(path_type=Path)
+    command = click.option("-v", "--verbose", is_flag=True, help="Say more, on standard error.")(command)
+    command = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, nothing else.")(command)
+    return click.option(
+        "--config",
+        "path",
+        type=path,
+        help="Configuration file [default: $SWAPPER_CONFIG, then /etc/swapper/swapper.toml].",
+    )(command)
+
+
+def open_host(path: Path | None, verbose: bool) -> Host:
+    """The host that the configuration describes. Raises ConfigError, MissingError without CAP_NET_ADMIN."""
+    loaded = config.load(path)
+    if not has_net_admin():
+        raise MissingError("netfilter needs CAP_NET_ADMIN; run as root: sudo swapper ...")
+    if verbose:
+        complain(f"configuration {loaded.path}, state in {loaded.state_dir}, locks in {loaded.run_dir}")
+    host = Host(loaded, say=complain)
+    host.recover = lambda service: _recover(host, service)
+    host.unready = lambda service, to: _unready(host, service, to)
+    return host
+
+
+def chosen(host: Host, name: str | None) -> list[Service]:
+    """The service of that name, or all."""
+    return [host.service(name)] if name else list(host.config.services.values())
+
+
+def site_of(host: Host, service: Service) -> Site:
+    """Where a service is deployed. Raises ConfigError for an external backend."""
+    from swapper.site import Site
+
+    return Site(host, service)
+
+
+def last_deployment(host: Host, service: Service) -> dict[str, Any] | None:
+    """The deployment under way or interrupted, else the last receipt; None for an external backend or before any."""
+    if service.backend is BackendKind.EXTERNAL:
+        return None
+    from swapper.journal import Journal
+    from swapper.receipts import Receipts
+
+    folder = host.folder(service)
+    if entry := Journal(folder).read():
+        return {"release": entry.tag, "result": "under way", "phase": entry.phase, "started_at": entry.started_at}
+    return next(iter(Receipts(folder / "receipts").read(last=1)), None)
+
+
+def print_document(document: dict[str, Any]) -> None:
+    """The one JSON document of a command."""
+    click.echo(json.dumps(document))
+
+
+def complain(text: str) -> None:
+    """Say something to people, on standard error."""
+    with contextlib.suppress(OSError):  # nobody reads it: what is under way goes on
+        click.echo(f"swapper: {text}", err=True)
+
+
+def _recover(host: Host, service: Service) -> None:
+    """Finish what a deployment that died has left; without one nothing more is loaded."""
+    if service.backend is not BackendKind.EXTERNAL and (host.folder(service) / "journal.json").exists():
+        from swapper.deploy import finish
+
+        finish(site_of(host, service))
+
+
+def _unready(host: Host, service: Service, to: PortSet) -> str:
+    """Why a set cannot take traffic; whether an external backend runs is not known here."""
+    return "" if service.backend is BackendKind.EXTERNAL else site_of(host, service).death(to)
