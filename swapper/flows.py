@@ -11,21 +11,26 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from swapper.errors import KernelRefusedError, MissingError
 from swapper.model import FAMILIES, Family, Protocol
+from swapper.nfnetlink import (
+    NESTED,
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    attribute,
+    opened,
+    send,
+)
 
 __all__ = ["Flow", "by_public_port", "delete", "flush", "in_zone"]
 
-NETLINK_NETFILTER = 12
 CT_NEW, CT_GET, CT_DELETE = 0x100, 0x101, 0x102
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR = 0x1, 0x4, 0x300, 0x10
-NESTED = 0x8000
 
 CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_ZONE, CTA_FILTER = 1, 2, 18, 25
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
@@ -75,17 +80,17 @@ def in_zone(zone: int) -> list[Flow]:
 
     Raises MissingError without CAP_NET_ADMIN or without conntrack in the kernel.
     """
-    request = _attribute(CTA_ZONE, struct.pack("!H", zone))
+    request = attribute(CTA_ZONE, struct.pack("!H", zone))
     return [flow for flow in _dump(socket.AF_UNSPEC, request) if flow.zone == zone]
 
 
 def by_public_port(protocol: Protocol, public: int, *, zone: int = 0) -> list[Flow]:
     """The flows of `zone` that clients opened to a public port, both families; errors as `in_zone`."""
     number = NUMBER[protocol]
-    proto = _attribute(CTA_PROTO_NUM, bytes([number])) + _attribute(CTA_PROTO_DST_PORT, struct.pack("!H", public))
-    request = _attribute(CTA_TUPLE_ORIG | NESTED, _attribute(CTA_TUPLE_PROTO | NESTED, proto)) + _attribute(
+    proto = attribute(CTA_PROTO_NUM, bytes([number])) + attribute(CTA_PROTO_DST_PORT, struct.pack("!H", public))
+    request = attribute(CTA_TUPLE_ORIG | NESTED, attribute(CTA_TUPLE_PROTO | NESTED, proto)) + attribute(
         CTA_FILTER | NESTED,
-        _attribute(CTA_FILTER_ORIG_FLAGS, struct.pack("=I", MATCH_PROTO_NUM | MATCH_PROTO_DST_PORT)),
+        attribute(CTA_FILTER_ORIG_FLAGS, struct.pack("=I", MATCH_PROTO_NUM | MATCH_PROTO_DST_PORT)),
     )
     return [
         flow
@@ -98,21 +103,21 @@ def by_public_port(protocol: Protocol, public: int, *, zone: int = 0) -> list[Fl
 def delete(flows: list[Flow]) -> int:
     """Delete these entries; how many were still there."""
     deleted = 0
-    with _netlink() as sock:
+    with opened() as sock:
         for flow in flows:
             src, dst = (CTA_IP_V4_SRC, CTA_IP_V4_DST) if flow.family == 4 else (CTA_IP_V6_SRC, CTA_IP_V6_DST)
-            tuple_orig = _attribute(
-                CTA_TUPLE_IP | NESTED, _attribute(src, flow.src) + _attribute(dst, flow.dst)
-            ) + _attribute(
+            tuple_orig = attribute(
+                CTA_TUPLE_IP | NESTED, attribute(src, flow.src) + attribute(dst, flow.dst)
+            ) + attribute(
                 CTA_TUPLE_PROTO | NESTED,
-                _attribute(CTA_PROTO_NUM, bytes([flow.protocol]))
-                + _attribute(CTA_PROTO_SRC_PORT, struct.pack("!H", flow.sport))
-                + _attribute(CTA_PROTO_DST_PORT, struct.pack("!H", flow.dport)),
+                attribute(CTA_PROTO_NUM, bytes([flow.protocol]))
+                + attribute(CTA_PROTO_SRC_PORT, struct.pack("!H", flow.sport))
+                + attribute(CTA_PROTO_DST_PORT, struct.pack("!H", flow.dport)),
             )
-            body = _attribute(CTA_TUPLE_ORIG | NESTED, tuple_orig)
+            body = attribute(CTA_TUPLE_ORIG | NESTED, tuple_orig)
             if flow.zone:
-                body += _attribute(CTA_ZONE, struct.pack("!H", flow.zone))
-            _send(sock, CT_DELETE, NLM_F_ACK, AF[flow.family], body)
+                body += attribute(CTA_ZONE, struct.pack("!H", flow.zone))
+            send(sock, CT_DELETE, NLM_F_ACK, AF[flow.family], body)
             error = _acknowledged(sock)
             if error not in (0, errno.ENOENT):
                 raise KernelRefusedError(f"deleting a conntrack entry: {os.strerror(error)}")
@@ -122,33 +127,10 @@ def delete(flows: list[Flow]) -> int:
 
 def flush() -> None:
     """Delete every conntrack entry of this network namespace, whoever it belongs to (`conntrack -F`)."""
-    with _netlink() as sock:
-        _send(sock, CT_DELETE, NLM_F_ACK, socket.AF_UNSPEC, b"")
+    with opened() as sock:
+        send(sock, CT_DELETE, NLM_F_ACK, socket.AF_UNSPEC, b"")
         if error := _acknowledged(sock):
             raise KernelRefusedError(f"flushing conntrack: {os.strerror(error)}")
-
-
-@contextmanager
-def _netlink() -> Iterator[socket.socket]:
-    try:
-        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
-    except OSError as error:
-        raise MissingError(
-            f"this kernel has no netfilter netlink ({error.strerror}); CONFIG_NF_CT_NETLINK is needed"
-        ) from error
-    with sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        sock.bind((0, 0))
-        yield sock
-
-
-def _attribute(kind: int, payload: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)
-
-
-def _send(sock: socket.socket, kind: int, flags: int, family: int, body: bytes) -> None:
-    message = struct.pack("=BBH", family, 0, 0) + body
-    sock.send(struct.pack("=IHHII", 16 + len(message), kind, NLM_F_REQUEST | flags, 1, 0) + message)
 
 
 def _acknowledged(sock: socket.socket) -> int:
@@ -159,8 +141,8 @@ def _acknowledged(sock: socket.socket) -> int:
 def _dump(family: int, body: bytes) -> list[Flow]:
     """One consistent enough dump: an interrupted one (the table was resized) is asked for again."""
     for _ in range(DUMP_TRIES):
-        with _netlink() as sock:
-            _send(sock, CT_GET, NLM_F_DUMP, family, body)
+        with opened() as sock:
+            send(sock, CT_GET, NLM_F_DUMP, family, body)
             flows, interrupted = _receive(sock)
         if not interrupted:
             return flows

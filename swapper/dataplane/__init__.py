@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
+from swapper.dataplane import traces
 from swapper.dataplane.base import Dataplane, Draining, Observation
-from swapper.errors import MissingError
+from swapper.errors import MissingError, SwapperError
 from swapper.model import DataplaneName, Engine, Service
 
-__all__ = ["Dataplane", "Draining", "Observation", "every", "for_service", "open_dataplane"]
+__all__ = ["Dataplane", "Draining", "Observation", "TakenOut", "for_service", "open_dataplane", "take_out"]
 
 # In order of preference: the first one that this host has is the default.
 ENGINES = {
@@ -16,6 +17,14 @@ ENGINES = {
     DataplaneName.STATELESS: (Engine.NFTABLES,),
     DataplaneName.CLASSIC: (Engine.IPTABLES_NFT, Engine.IPTABLES_LEGACY),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOut:
+    """What became of a service's rules: whether there were any, and where some may remain, and why."""
+
+    found: bool
+    remaining: tuple[tuple[str, SwapperError], ...] = ()
 
 
 def for_service(service: Service) -> Dataplane:
@@ -26,22 +35,37 @@ def for_service(service: Service) -> Dataplane:
     lacks = []
     for engine in (service.engine,) if service.engine else ENGINES[service.dataplane]:
         try:
-            return open_dataplane(service.dataplane, engine)
+            plane = open_dataplane(service.dataplane, engine)
+            if service.engine is None and engine is Engine.IPTABLES_LEGACY:
+                from swapper.dataplane.iptables import iptc
+
+                iptc()  # reading does without, but it would be no choice for who wants to swap
         except MissingError as error:
             lacks.append(f"{engine}: {error}")
+        else:
+            return plane
     raise MissingError(f"dataplane {service.dataplane} has no engine on this host\n" + "\n".join(lacks))
 
 
-def every(*, but: Dataplane | None = None) -> Iterator[Dataplane]:
-    """Every dataplane that this host has, except one that is open already."""
-    for name, engines in ENGINES.items():
+def take_out(name: str, *, but: Dataplane | None = None) -> TakenOut:
+    """Take the service called `name` out of every dataplane, except one.
+
+    An engine of which the kernel shows nothing is not even opened. One that fails although it may hold rules does not
+    keep the others from being cleared, and is told of. Raises MissingError without CAP_NET_ADMIN.
+    """
+    found, remaining = False, []
+    held = traces.read()
+    for dataplane, engines in ENGINES.items():
         for engine in engines:
-            if but is not None and (name, engine) == (but.name, but.engine):
+            if (but is not None and (dataplane, engine) == (but.name, but.engine)) or not held.may_hold(
+                dataplane, engine, name
+            ):
                 continue
             try:
-                yield open_dataplane(name, engine)
-            except MissingError:
-                continue
+                found |= open_dataplane(dataplane, engine).uninstall(name)
+            except SwapperError as error:
+                remaining.append((f"{dataplane} on {engine}", error))
+    return TakenOut(found, tuple(remaining))
 
 
 def open_dataplane(name: DataplaneName, engine: Engine) -> Dataplane:
@@ -49,6 +73,8 @@ def open_dataplane(name: DataplaneName, engine: Engine) -> Dataplane:
 
     Raises MissingError when the host lacks the engine.
     """
+    if engine is not Engine.IPTABLES_LEGACY and not traces.has_nf_tables():
+        raise MissingError("this kernel has no nf_tables; load it: modprobe nf_tables")
     if engine is Engine.NFTABLES:
         if name is DataplaneName.STATELESS:
             from swapper.dataplane.stateless import Stateless

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import importlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -25,7 +26,7 @@ from swapper.errors import KernelRefusedError, MissingError
 from swapper.lock import held
 from swapper.model import FAMILIES, Engine, Family
 
-__all__ = ["IptablesEngine", "IptablesLegacy", "IptablesNft", "Rule", "Rules", "families", "ran", "rule"]
+__all__ = ["IptablesEngine", "IptablesLegacy", "IptablesNft", "Rule", "Rules", "families", "iptc", "ran", "rule"]
 
 Rule = tuple[str, ...]
 Rules = dict[str, dict[str, list[Rule]]]  # table -> chain -> rules
@@ -58,6 +59,19 @@ def ran(argv: Sequence[str], *, text: str | None = None) -> subprocess.Completed
     if done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL):
         raise KernelRefusedError(f"{argv[0]} was killed, or did not end within {TOOL_TIMEOUT_S} s")
     return done
+
+
+def iptc() -> Any:
+    """python-iptables, by which the legacy engine commits. Raises MissingError where it is not installed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its sources warn of their escapes whenever they are compiled
+            return importlib.import_module("iptc")
+    except ImportError as error:
+        raise MissingError(
+            f"engine iptables-legacy needs python-iptables ({error}); "
+            "bring it with, where Swapper's source is: pip install '.[legacy]'"
+        ) from error
 
 
 class IptablesEngine(Protocol):
@@ -103,15 +117,7 @@ class IptablesLegacy:
     def __init__(self) -> None:
         for family in families():
             _tool(family, "legacy", "save")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # its sources warn of their escapes whenever they are compiled
-                self._iptc: Any = importlib.import_module("iptc")
-        except ImportError as error:
-            raise MissingError(
-                f"engine iptables-legacy needs python-iptables ({error}); "
-                "bring it with, where Swapper's source is: pip install '.[legacy]'"
-            ) from error
+        self._iptc: Any = None
 
     def read(self, family: Family) -> Rules:
         """Every chain of raw and nat, if this namespace has them: merely listing a table would make it."""
@@ -129,6 +135,7 @@ class IptablesLegacy:
 
         A child, because libxtables knows one family in a process, and ends the process over a rule it cannot read.
         """
+        self._iptc = self._iptc or iptc()
         name, *lines = [line for line in text.splitlines() if line and line != "COMMIT"]
         with _xtables_lock():
             for _ in range(COMMIT_TRIES):
@@ -235,7 +242,7 @@ def _tool(family: Family, flavour: str, what: str) -> str:
 def _save(family: Family, flavour: str, *options: str) -> Rules:
     done = ran([_tool(family, flavour, "save"), *options])
     if done.returncode:
-        raise _refusal(done.stderr)
+        raise _refusal(done.stderr, of="iptables cannot be read")
     tables: Rules = {}
     chains: dict[str, list[Rule]] = {}
     for line in done.stdout.splitlines():
@@ -246,14 +253,25 @@ def _save(family: Family, flavour: str, *options: str) -> Rules:
         elif line.startswith("-A "):
             _, chain, *words = shlex.split(line)
             chains[chain].append(tuple(words))
+        elif (hidden := INCOMPATIBLE.match(line)) and hidden[1] in ("raw", "nat"):
+            raise KernelRefusedError(
+                f"{'ip' if family == 4 else 'ip6'} table {hidden[1]}: another program's nftables rules in it keep "
+                f"iptables from reading it; see: nft list table {'ip' if family == 4 else 'ip6'} {hidden[1]}. "
+                "Nothing was changed. Move those rules to a table of another name, or use the engine nftables"
+            )
     return tables
 
 
+# The tool says so on standard output, with exit code 0, in place of every rule of the table.
+INCOMPATIBLE = re.compile(r"# Table `(\w+)' is incompatible")
 # What the tools say when the kernel, or their own libraries, have no such thing; all else is a refusal.
-LACKS = ("Couldn't load", "No chain/target/match", "Extension", "Protocol not supported", "Table does not exist")
+LACKS = (
+    *("Couldn't load", "No chain/target/match", "Extension", "Protocol not supported", "Table does not exist"),
+    "Could not fetch rule set generation id: Invalid argument",  # no nf_tables in the kernel
+)
 
 
-def _refusal(error: str) -> Exception:
+def _refusal(error: str, *, of: str = "iptables refused the commit, nothing of it was applied") -> Exception:
     said = error.strip()
     if "Permission denied" in said or "you must be root" in said or "Operation not permitted" in said:
         return MissingError("changing iptables needs CAP_NET_ADMIN: run as root (sudo swapper ...)")
@@ -262,7 +280,7 @@ def _refusal(error: str) -> Exception:
             f"this kernel or its iptables lacks something that the rules need "
             f"(load it: modprobe -a xt_CT xt_MARK xt_nat xt_addrtype xt_comment xt_set xt_time):\n{said}"
         )
-    return KernelRefusedError(f"iptables refused the commit, nothing of it was applied:\n{said}")
+    return KernelRefusedError(f"{of}:\n{said}")
 
 
 @contextmanager
