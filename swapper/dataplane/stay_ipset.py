@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from swapper.dataplane.chains import PRIVATE
 from swapper.dataplane.iptables import Rule, Rules, families, ran, rule
+from swapper.dataplane.traces import ipsets
 from swapper.errors import KernelRefusedError, MissingError
 from swapper.flows import Flow
 from swapper.model import Family, PortSet, Service
@@ -23,6 +24,8 @@ __all__ = ["StayIpset"]
 SIZE = 1 << 20
 CLOCK_REALTIME_COARSE = 5  # clock_gettime(2); Python has no name for it
 INSTALL = "apt-get install -y ipset"
+# What the tool says without ip_set in the kernel; an argument that it takes itself can only be the subsystem.
+LACKS = ("Kernel error received: Invalid argument", "Cannot open session to kernel")
 
 
 class StayIpset:
@@ -38,13 +41,16 @@ class StayIpset:
         for family, rules in seen.items():
             for words in rules.get("raw", {}).get(PRIVATE + service.name, []):
                 # `--add-set` stays behind when a command dies while it learns which flows there are.
-                for option in ("--add-set", "--match-set"):
-                    if option in words:
-                        noted = words[words.index(option) + 1]
-                        self._on[service.name] = next(s for s in PortSet if noted == _set(service.name, s, family))
+                if (noted := _noted(words, service.name, family)) is None:
+                    continue
+                self._on[service.name] = noted
                 if "--datestop" in words and not _is_over(words[words.index("--datestop") + 1]):
-                    live = self._on[service.name]
+                    live = noted
         return live
+
+    def is_of_drain(self, words: Rule, service: Service, family: Family) -> bool:
+        """Whether a rule of the service's private chain is one that a drain adds for its time."""
+        return _noted(words, service.name, family) is not None
 
     def is_on(self, service: Service) -> bool:
         """Whether anything of a drain is there, live or left over: rules when last read, or sets now."""
@@ -129,12 +135,19 @@ def _is_over(stop: str) -> bool:
     return time.clock_gettime(CLOCK_REALTIME_COARSE) >= stop_s + 1
 
 
+def _noted(words: Rule, name: str, family: Family) -> PortSet | None:
+    """The set whose flows a rule lets stay, or notes; None for a rule that names none of the service's ipsets."""
+    for option in ("--add-set", "--match-set"):
+        if option in words[:-1]:
+            named = words[words.index(option) + 1]
+            return next((s for s in PortSet if named == _set(name, s, family)), None)
+    return None
+
+
 def _sets_of(name: str) -> list[str]:
-    """The sets of a service that there are; none where there is no ipset."""
-    if _tool() is None:
-        return []
+    """The sets of a service that there are, asked of the kernel: they outlive their tool."""
     wanted = {_set(name, port_set, family) for port_set in PortSet for family in families()}
-    return [found for found in _ipset("list", "-n").splitlines() if found in wanted]
+    return [found for found in ipsets() if found in wanted]
 
 
 def _entries(name: str) -> int:
@@ -142,9 +155,11 @@ def _entries(name: str) -> int:
 
 
 def _destroy(name: str) -> None:
-    done = ran([_tool() or "ipset", "destroy", name])
-    if done.returncode and "in use" not in done.stderr:
-        raise KernelRefusedError(f"ipset refused to remove {name}:\n{done.stderr.strip()}")
+    try:
+        _ipset("destroy", name)
+    except KernelRefusedError as error:
+        if "in use" not in str(error):
+            raise
 
 
 def _tool() -> str | None:
@@ -156,6 +171,11 @@ def _ipset(*arguments: str, text: str | None = None) -> str:
     if tool is None:
         raise MissingError(f'udp = "drain" on an iptables engine needs ipset; bring it with: {INSTALL}')
     done = ran([tool, *arguments], text=text)
+    if any(lack in done.stderr for lack in LACKS):
+        raise MissingError(
+            'udp = "drain" on an iptables engine needs ip_set in the kernel '
+            f"(load it: modprobe -a ip_set ip_set_hash_ipport xt_set):\n{done.stderr.strip()}"
+        )
     if done.returncode:
         raise KernelRefusedError(f"ipset refused, nothing moved:\n{done.stderr.strip()}")
     return done.stdout

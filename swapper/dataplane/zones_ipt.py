@@ -63,7 +63,7 @@ class ZonesIptables:
             faults.append(f"no replies of {service.name} find their zone")
         else:
             for family, rules in seen.items():
-                present = _without_stay(self._chains.owned(rules, service.name), service)
+                present = self._without_stay(rules, service, family)
                 if present != _wanted(service, active, zones, family):
                     faults.append(f"the IPv{family} rules of {service.name} are not those of the configuration")
         staying_on = self._stay.observe(service, seen)
@@ -158,6 +158,16 @@ class ZonesIptables:
         zone = self._zones[swap.service.name][swap.source]
         self._stay.add(swap.service, swap.source, clients(zone, swap.service))
         self._stay.begin(swap.service, swap.source)
+
+    def _without_stay(self, rules: Rules, service: Service, family: Family) -> Wanted:
+        """The rules of a service less what a drain adds for its time."""
+        chain = PRIVATE + service.name
+        kept = {w: r for w, r in self._chains.owned(rules, service.name).items() if w[1] != f"{chain}.stay"}
+        if ("raw", chain) in kept:
+            kept["raw", chain] = [
+                words for words in kept["raw", chain] if not self._stay.is_of_drain(words, service, family)
+            ]
+        return kept
 
     def _take_back(self, swap: Swap, previous: PortSet | None) -> None:
         """After a refusal: each family as it was, so that one never moves without the other."""
@@ -271,22 +281,14 @@ def _active(rules: Rules, service: Service) -> PortSet | None:
     return next((port_set for port_set, mark in MARK.items() if marks == [mark]), None)
 
 
-def _without_stay(owned: Wanted, service: Service) -> Wanted:
-    """The rules of a service less what a drain adds for its time."""
-    chain = PRIVATE + service.name
-    kept = {where: rules for where, rules in owned.items() if where[1] != f"{chain}.stay"}
-    if ("raw", chain) in kept:
-        kept["raw", chain] = [words for words in kept["raw", chain] if "-g" not in words and "SET" not in words]
-    return kept
-
-
 def _zones_of_others(rules: Rules, name: str) -> set[int]:
-    return {
-        int(words[words.index("--zone") + 1])
+    numbers = (
+        words[words.index("--zone") + 1]
         for chain, body in rules.get("raw", {}).items()
         for words in body
         if "--zone" in words and owner(words) != name and chain not in private_names(name)
-    }
+    )
+    return {int(number) for number in numbers if number.isdigit()}  # it may also be the packet's mark
 
 
 def _zones_in(seen: dict[Family, Rules], service: Service) -> Zones:

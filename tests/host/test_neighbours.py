@@ -180,6 +180,91 @@ def test_a_change_of_engine_leaves_nothing_on_the_old_one(
             assert not open_dataplane(DataplaneName.ZONES, before).uninstall("game")
 
 
+@pytest.mark.parametrize("old", [Engine.IPTABLES_NFT, Engine.IPTABLES_LEGACY])
+def test_a_swap_takes_out_what_a_killed_change_of_engine_left(tmp_path: Path, old: Engine) -> None:
+    with build(support.LONELY) as net:
+        config = support.configuration(tmp_path, DataplaneName.ZONES, Engine.NFTABLES)
+        swapper(net["host"], config, "apply")
+        with net["host"].entered():
+            open_dataplane(DataplaneName.ZONES, old).install(load(config).services["game"], PortSet.BLUE)
+        assert swapper(net["host"], config, "swap", "game")["changed"] is True
+        with net["host"].entered():
+            assert not open_dataplane(DataplaneName.ZONES, old).uninstall("game")
+
+
+FOREIGN = [
+    "-m set --match-set theirs src -j DROP",
+    "-m time --datestop 2037-01-01T00:00:00 -j DROP",
+    "-j SET --add-set theirs src",
+    "-g SW-game.theirs",
+]
+
+
+@every_ipset
+@pytest.mark.parametrize("words", FOREIGN, ids=["match-set", "datestop", "add-set", "goto"])
+def test_a_foreign_rule_in_a_private_chain_is_a_fault_that_apply_repairs(
+    tmp_path: Path, engine: Engine, words: str
+) -> None:
+    with build(support.LONELY) as net:
+        config = support.configuration(tmp_path, DataplaneName.ZONES, engine)
+        swapper(net["host"], config, "apply")
+        tool = f"iptables-{engine.removeprefix('iptables-')}"
+        net["host"].run(["ipset", "create", "theirs", "hash:ip"])
+        net["host"].run([tool, "-t", "raw", "-N", "SW-game.theirs"])
+        net["host"].run([tool, "-t", "raw", "-I", "SW-game", *words.split()])
+        (service,) = swapper(net["host"], config, "status")["services"]
+        assert service["why"] == ["the IPv4 rules of game are not those of the configuration"]
+        assert swapper(net["host"], config, "apply")["services"][0]["repaired"] == service["why"]
+        (service,) = swapper(net["host"], config, "status")["services"]
+        assert service["in_sync"] is True
+
+
+@pytest.mark.parametrize("zone", ["--zone mark", "--zone-orig 7"])
+def test_zones_that_others_give_by_mark_or_direction_are_none_of_ours(tmp_path: Path, zone: str) -> None:
+    with build(support.LONELY) as net:
+        net["host"].run(["iptables-nft", "-t", "raw", "-A", "PREROUTING", "-j", "CT", *zone.split()])
+        config = support.configuration(tmp_path, DataplaneName.ZONES, Engine.IPTABLES_NFT)
+        assert swapper(net["host"], config, "apply")["services"][0]["changed"] is True
+
+
+THEIRS = {
+    "rule": "add rule ip {} PREROUTING fib daddr type local accept",
+    "expression": "add rule ip {} PREROUTING meta mark set 5",
+}
+
+
+@pytest.mark.parametrize("table", ["raw", "nat"])
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [("rule", "see: nft list table ip {}"), ("expression", "iptables cannot be read:")],
+    ids=["rule", "expression"],
+)
+def test_rules_that_iptables_cannot_read_are_told_of_and_not_taken_for_none(
+    tmp_path: Path, table: str, what: str, said: str
+) -> None:
+    with build(support.LONELY) as net:
+        host = net["host"]
+        config = support.configuration(tmp_path, DataplaneName.ZONES, Engine.IPTABLES_NFT)
+        swapper(host, config, "apply")
+        host.run(["nft", "-f", "-"], stdin=THEIRS[what].format(table))
+        for words in (("status",), ("apply",), ("swap", "game"), ("remove", "game")):
+            done = host.run([SWAPPER, *words, "--config", str(config)], check=False)
+            assert done.returncode == 4, (words, done.stderr)
+            assert said.format(table) in done.stderr
+        assert (tmp_path / "state" / "mapped.txt").read_text() == "game blue 1\n"
+
+
+def test_tables_that_iptables_cannot_read_are_no_matter_to_the_nftables_engine(tmp_path: Path) -> None:
+    with build(support.LONELY) as net:
+        net["host"].run(
+            ["nft", "-f", "-"],
+            stdin="add table ip nat\n" + "add chain ip nat PREROUTING\n" + THEIRS["rule"].format("nat"),
+        )
+        config = support.configuration(tmp_path, DataplaneName.ZONES, Engine.NFTABLES)
+        for words in (("apply",), ("swap", "game"), ("remove", "game")):
+            swapper(net["host"], config, *words)
+
+
 @pytest.mark.parametrize("engine", [Engine.IPTABLES_NFT, Engine.IPTABLES_LEGACY])
 def test_classic_after_a_drain_of_zones_leaves_nothing_of_it(tmp_path: Path, engine: Engine) -> None:
     with build(support.LONELY) as net:
