@@ -1,0 +1,155 @@
+"""At most one deployment of a service runs and at most one release waits; a restart forgets neither that nor ids."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from swapper.deliveries import REMEMBERED, Queue, Seen
+from swapper.errors import StateError
+from tests.in_process import CHAT, GAME, Server, configuration, running, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from swapper.config import Config
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return configuration(tmp_path, game=GAME, chat=CHAT)
+
+
+@pytest.fixture
+def server(config: Config) -> Iterator[Server]:
+    with running(config) as server:
+        yield server
+
+
+def test_the_last_10000_deliveries_are_remembered(tmp_path: Path) -> None:
+    path = tmp_path / "deliveries.json"
+    path.write_text(json.dumps({"version": 1, "kept": {str(number): "v1" for number in range(REMEMBERED)}}))
+    Seen(path).add("the next", "v2")
+    seen = Seen(path)
+    assert [one in seen for one in ("0", "1", str(REMEMBERED - 1), "the next")] == [False, True, True, True]
+
+
+def test_a_newer_release_replaces_a_waiting_one_and_never_the_running_one(server: Server) -> None:
+    for tag in ("v1", "v2", "v3"):
+        server.deliver(tag)
+    assert server.get("/status").json()["waiting"] == {"game": "v3", "chat": "v3"}
+    assert server.deployments.asked == [("game", "v1"), ("chat", "v1")]
+    server.end("game")
+    assert server.deployments.asked[2:] == [("game", "v3")]
+    server.end("game")
+    assert server.deployments.asked[3:] == []
+
+
+def test_services_do_not_wait_for_each_other(server: Server) -> None:
+    server.deliver("v1")
+    server.deliver("chat-1", repository="owner/chat")
+    server.end("chat")
+    assert server.deployments.asked == [("game", "v1"), ("chat", "v1"), ("chat", "chat-1")]
+
+
+def test_what_waits_is_taken_up_after_a_restart_and_what_ran_is_not(config: Config) -> None:
+    with running(config) as server:
+        server.deliver("v1")
+        server.deliver("v2")
+    with running(config) as server:
+        assert server.deployments.asked == [("game", "v2"), ("chat", "v2")]
+    with running(config) as server:
+        assert server.deployments.asked == []
+
+
+def test_what_waits_for_a_service_that_is_no_more_is_dropped(tmp_path: Path, config: Config) -> None:
+    with running(config) as server:
+        server.deliver("v1")
+        server.deliver("v2")
+    with running(configuration(tmp_path, game=GAME)) as server:
+        assert server.deployments.asked == [("game", "v2")]
+        assert server.get("/status").json()["waiting"] == {}
+    with running(config) as server:
+        assert server.deployments.asked == []
+
+
+def test_a_deployment_that_met_a_lock_is_tried_again_unless_a_newer_release_came(tmp_path: Path) -> None:
+    asked: list[str] = []
+    results: list[str] = []
+
+    async def deploy(_: str, tag: str) -> int:
+        asked.append(tag)
+        if len(asked) == 2:
+            queue.put(["game"], "v2")
+        return 5 if len(asked) < 3 else 0
+
+    async def both() -> None:
+        queue.put(["game"], "v1")
+        await settle()
+
+    queue = Queue(
+        tmp_path / "queue.json",
+        deploy=deploy,
+        finished=lambda outcome: results.append(f"{outcome.tag} {outcome.result}"),
+        clock_s=lambda: 0.0,
+        retry_s=0.0,
+    )
+    asyncio.run(both())
+    assert results == ["v1 locked", "v1 locked", "v2 done"]
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "result"), [(0, "done"), (1, "failed"), (3, "unhealthy"), (4, "refused"), (-9, "failed")]
+)
+def test_status_and_metrics_tell_how_a_deployment_ended(server: Server, exit_code: int, result: str) -> None:
+    server.deliver("v1")
+    server.now_s += 7
+    assert server.get("/status").json()["running"]["game"] == {"tag": "v1", "for_s": 7.0}
+    assert server.metric("swapper_deployments_running") == 2
+    server.end("game", exit_code)
+    last = server.get("/status").json()["last"]["game"]
+    assert last == {"service": "game", "tag": "v1", "exit_code": exit_code, "duration_s": 7.0, "result": result}
+    assert server.metric(f'swapper_deployments_total{{result="{result}",service="game"}}') == 1
+    assert server.metric('swapper_deployment_duration_seconds_sum{service="game"}') == 7
+    assert server.metric("swapper_deployments_running") == 1
+
+
+def test_a_deployment_that_cannot_be_started_has_failed(server: Server) -> None:
+    server.deliver("v1")
+    server.deployments.running["game"].set_exception(OSError("no memory"))
+    server.deliver("v2")
+    assert server.get("/status").json()["last"]["game"]["result"] == "failed"
+    assert server.deployments.asked[2:] == [("game", "v2")]
+
+
+def test_the_status_of_the_host_is_asked_for_once_a_second(server: Server) -> None:
+    assert server.get("/healthz").status_code == 200
+    for seconds, asked in ((0.0, 1), (0.9, 1), (0.2, 2)):
+        server.now_s += seconds
+        assert server.get("/status").json()["status"] == {"services": []}
+        assert server.status_asked == asked
+
+
+def test_a_full_disk_does_not_stop_a_deployment(tmp_path: Path, config: Config) -> None:
+    with running(config) as server:
+        (tmp_path / "state").write_text("a file where the folder should be")
+        assert server.deliver("v1").status_code == 202
+        assert server.deployments.asked == [("game", "v1"), ("chat", "v1")]
+
+
+@pytest.mark.parametrize("name", ["queue.json", "deliveries.json"])
+@pytest.mark.parametrize(
+    "content", ["", "{}", '{"version": 2, "kept": {}}', '{"version": 1, "kept": {"x": 7}}', "[" * 9999]
+)
+def test_a_kept_file_that_cannot_be_trusted_is_an_error_with_the_way_out(
+    config: Config, name: str, content: str
+) -> None:
+    config.state_dir.mkdir()
+    (config.state_dir / name).write_text(content)
+    with pytest.raises(StateError, match=rf"mv .*/{name} .*/{name}\.bad"), running(config):
+        pass
+    assert (config.state_dir / name).read_text() == content
