@@ -82,10 +82,12 @@ def _execution(table: Table, kind: BackendKind | None, ports: tuple[PortMap, ...
     user = table.text("user")
     volumes: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    capabilities: tuple[str, ...] = ()
     network, memory_bytes, cpus = default.network, None, None
     if kind is BackendKind.DOCKER:
         volumes = table.texts("volumes", allowed='a list such as ["/srv/game:/data:ro"]')
         labels = table.pairs("labels")
+        capabilities = table.texts("capabilities", allowed='a list such as ["SYS_NICE"], capabilities(7)')
         network = table.text("network", default.network, rule=NETWORK, allowed='"host", or the name of a network')
         memory_bytes = table.size_bytes("memory")
         cpus = table.number("cpus", 0.0, "a number of processors, above 0") or None
@@ -103,7 +105,18 @@ def _execution(table: Table, kind: BackendKind | None, ports: tuple[PortMap, ...
     if kind is BackendKind.DOCKER and network != "host" and on_host:
         table.mistake("network", shown_as(network), '"host", or an address in that network for every port')
     return Execution(
-        command, environment, volumes, labels, network, memory_bytes, cpus, user, stop_signal, stop_grace_s, keep_old
+        command=command,
+        environment=environment,
+        volumes=volumes,
+        labels=labels,
+        capabilities=capabilities,
+        network=network,
+        memory_bytes=memory_bytes,
+        cpus=cpus,
+        user=user,
+        stop_signal=stop_signal,
+        stop_grace_s=stop_grace_s,
+        keep_old=keep_old,
     )
 
 

@@ -154,6 +154,7 @@ class Containers:
                 "swapper.release": launch.tag,
             },
             "user": execution.user or None,
+            "cap_add": list(execution.capabilities),
             "stop_signal": execution.stop_signal,
             "mem_limit": execution.memory_bytes,
             "nano_cpus": int(execution.cpus * 1e9) if execution.cpus else None,

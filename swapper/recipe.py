@@ -78,6 +78,7 @@ class Execution:
     environment: tuple[tuple[str, str], ...] = ()
     volumes: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    capabilities: tuple[str, ...] = ()
     network: str = "host"
     memory_bytes: int | None = None
     cpus: float | None = None
