@@ -57,9 +57,9 @@ def take_out(name: str, *, but: Dataplane | None = None) -> TakenOut:
     held = traces.read()
     for dataplane, engines in ENGINES.items():
         for engine in engines:
-            if (but is not None and (dataplane, engine) == (but.name, but.engine)) or not held.may_hold(
-                dataplane, engine, name
-            ):
+            if but is not None and (dataplane, engine) == (but.name, but.engine):
+                continue
+            if not held.may_hold(dataplane, engine, name, beside=but is not None and engine is but.engine):
                 continue
             try:
                 found |= open_dataplane(dataplane, engine).uninstall(name)
