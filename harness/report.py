@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.expect import CONTROLS
-from harness.ledger import ANSWERED_BLUE, ANSWERED_GREEN, LOST_DOWN, LOST_UP, MISADDRESSED
+from harness.ledger import ANSWERED_BLUE, ANSWERED_GREEN, NOT_SENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,8 +69,8 @@ def page(outcomes: Sequence[Outcome]) -> str:
         '<th class="number">blackout, ms<th>verdict</tr></thead>'
         f"<tbody>{rows}</tbody></table></div><h2>Timelines</h2><p>Each dot is a datagram by the time it was due and "
         'its RTT, by the backend that answered: <b class="blue">blue</b> or <b class="green">green</b>. '
-        '<b class="lost">Red</b> marks at the foot are lost ones; the grey band is the swap command, from its start '
-        f"to its end.</p>{figures}</html>"
+        '<b class="lost">Red</b> marks at the foot are those that nobody answered properly; the grey band is the swap '
+        f"command, from its start to its end.</p>{figures}</html>"
     )
 
 
@@ -113,7 +113,7 @@ def _figure(record: Record) -> str:
         for which, colour in COLOURS.items()
         if len(places := np.flatnonzero(fate == which)[::every])
     )
-    lost_x = np.unique(x[np.isin(fate, (LOST_UP, LOST_DOWN, MISADDRESSED))].round(1))
+    lost_x = np.unique(x[~answered & (fate != NOT_SENT)].round(1))
     losses = _marks("v12", lost_x, np.full(len(lost_x), HEIGHT + 8), "var(--bad)", "1.5") if len(lost_x) else ""
     name = html.escape(record.scenario.name)
     return (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
+import subprocess
 import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -14,8 +16,10 @@ from harness import ledger
 from harness.capture import captured, trim
 from harness.expect import judge
 from harness.netns import build
+from harness.records import LogOverflowError
 from harness.stage import Stage
 from harness.topology import FAMILIES, PRESETS, SIDES, Family, Side
+from harness.workers import WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +120,7 @@ class Record:
 
 
 def run(scenario: Scenario, *, keep: Path | None = None, say: Callable[[str], None] = lambda _: None) -> Record:
-    """Run one scenario in namespaces of its own and account for every datagram.
+    """Run one scenario in namespaces of its own and account for every datagram; what breaks makes it inconclusive.
 
     On a verdict other than `pass` a capture trimmed to the swaps is left under `keep`. Needs root and the main thread.
     """
@@ -133,6 +137,11 @@ def run(scenario: Scenario, *, keep: Path | None = None, say: Callable[[str], No
             stage.account()
         except ledger.ImpossibleCountError as error:
             record.problems.append(f"the records contradict each other: {error}")
+        except (LogOverflowError, WorkerError, subprocess.TimeoutExpired) as error:
+            record.problems.append(f"the harness did not come to its end: {error}")
+        except subprocess.CalledProcessError as error:
+            said = (error.stderr or "").strip() or "no message"
+            record.problems.append(f"{shlex.join(error.cmd)} ended with {error.returncode}: {said}")
         record.verdict, record.why = judge(record)
         if record.verdict != "pass" and keep is not None:
             _keep_capture(record, folder / "run.pcap", keep)

@@ -43,8 +43,19 @@ def test_a_part_of_the_matrix_prints_a_table_and_writes_both_files(tmp_path: Pat
     document = json.loads((tmp_path / "all.json").read_text())
     assert [result["scenario"]["name"] for result in document["results"]] == ["every 50th dropped"]
     page = (tmp_path / "page.html").read_text()
-    assert "<circle" in page
+    assert page.count("h0") > 100  # a stroke without length is a dot
+    assert page.count("v12") > 10
     assert "http" not in page
+
+
+def test_a_run_that_breaks_proves_nothing_and_says_why(tmp_path: Path) -> None:
+    options = shlex.split("--dataplane stateless --engine iptables-nft --family 4 --seconds 1 --json -")
+    done = types(tmp_path, "swapper-harness", "run", *options)
+    assert done.returncode == 3, done.stderr
+    document = json.loads(done.stdout)
+    assert document["verdict"] == "inconclusive"
+    assert "swapper apply game" in document["why"]
+    assert "engine" in document["why"].rpartition("ended with 2: ")[2]
 
 
 def test_what_is_not_in_the_matrix_is_a_mistake_that_names_what_is(tmp_path: Path) -> None:

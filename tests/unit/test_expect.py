@@ -131,16 +131,31 @@ def test_a_flush_that_loses_requests_fails() -> None:
     assert verdict(record(some(fates(), 40, LOST_UP), expect="flush", service_ms=20)) == "fail"
 
 
-def test_pinned_flows_must_stay_and_be_lost() -> None:
+def test_pinned_flows_must_be_served_and_stay_and_be_lost() -> None:
     assert verdict(record(fates(after=LOST_UP), expect="pinned")) == "pass"
     assert verdict(record(fates(), expect="pinned")) == "inconclusive"
     assert verdict(record(fates(after=BLUE), expect="pinned")) == "inconclusive"
+    assert verdict(record(fates(LOST_UP, LOST_UP), expect="pinned")) == "inconclusive"
+    assert verdict(record(some(fates(after=LOST_UP), 100, LOST_UP, at=0), expect="pinned")) == "inconclusive"
 
 
-def test_without_output_rules_the_inside_must_not_be_served() -> None:
-    assert verdict(record(fates(LOST_UP, LOST_UP), side="inside", expect="outside_only")) == "pass"
-    assert verdict(record(fates(LOST_UP, BLUE), side="inside", expect="outside_only")) == "inconclusive"
-    assert verdict(record(fates(LOST_UP, LOST_UP), side="outside", expect="outside_only")) == "inconclusive"
+def both_sides(outside: Any, inside: Any) -> Record:
+    """A run of two streams that expects only the outside one to be served."""
+    made, other = record(outside, expect="outside_only"), record(inside, side="inside")
+    assert made.ledger is not None
+    assert other.ledger is not None
+    made.ledger = replace(made.ledger, streams=made.ledger.streams + other.ledger.streams)
+    return made
+
+
+def test_without_output_rules_the_inside_must_not_be_served_and_the_outside_must() -> None:
+    pinned, nobody = fates(after=LOST_UP), fates(LOST_UP, LOST_UP)
+    assert verdict(both_sides(pinned, nobody)) == "pass"
+    assert verdict(both_sides(pinned, fates(LOST_UP, BLUE))) == "inconclusive"
+    assert verdict(both_sides(nobody, nobody)) == "inconclusive"
+    assert verdict(both_sides(some(nobody.copy(), 1, BLUE, at=0), nobody)) == "inconclusive"
+    assert verdict(record(nobody, side="inside", expect="outside_only")) == "inconclusive"
+    assert verdict(record(pinned, expect="outside_only")) == "inconclusive"
 
 
 def test_what_a_rule_dropped_must_be_found_exactly() -> None:

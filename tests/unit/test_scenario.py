@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from click.testing import CliRunner
 
@@ -23,3 +26,8 @@ def test_a_schedule_without_a_datagram_is_refused() -> None:
 def test_the_command_calls_it_wrong_usage() -> None:
     done = CliRunner().invoke(cli, ["run", "--rate", "1", "--seconds", "0.5", "--help"])
     assert done.exit_code == 0
+
+
+def test_the_command_that_the_harness_falls_back_to_is_there() -> None:
+    done = subprocess.run([sys.executable, "-m", "swapper", "--help"], capture_output=True, text=True, check=True)
+    assert "swap" in done.stdout
