@@ -56,6 +56,9 @@ class Backends(Protocol):
     def confirm(self, backend: Backend) -> None:
         """It serves now: have it come back by itself where its kind can."""
 
+    def forget(self, tag: str) -> None:
+        """Take away what is left of a release that is no longer kept."""
+
     def stop(self, port_set: PortSet) -> bool:
         """Ask it to end, kill it after the grace time, take away what is left; whether it ran."""
 

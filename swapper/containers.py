@@ -99,6 +99,9 @@ class Containers:
             with refusals(f"updating {self._name(backend.port_set)}"):
                 container.update(restart_policy={"Name": "unless-stopped"})
 
+    def forget(self, tag: str) -> None:
+        """Nothing: a container's log goes with it."""
+
     def stop(self, port_set: PortSet) -> bool:
         """Send its stop signal, kill it after the grace time, remove it; whether it ran."""
         container = self._container(port_set)

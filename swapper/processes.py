@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from swapper.backends import Backend, Records, boot_id, lives, started_ticks
 from swapper.errors import DeployError
+from swapper.model import PortSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swapper.model import PortSet, Service
+    from swapper.model import Service
     from swapper.provision import Launch
 
 __all__ = ["Processes"]
@@ -93,6 +94,11 @@ class Processes:
 
     def confirm(self, backend: Backend) -> None:
         """Nothing: after a reboot `apply` starts it again."""
+
+    def forget(self, tag: str) -> None:
+        """Take away the logs of a release that is no longer kept."""
+        for port_set in PortSet:
+            self._log(port_set, tag).unlink(missing_ok=True)
 
     def stop(self, port_set: PortSet) -> bool:
         """Ask it to end, kill it and all of its session after the grace time, forget it; whether it ran."""

@@ -131,6 +131,7 @@ class Site:
         current = self.releases.current()
         before = self.receipts.previous(current.tag) if current else ""
         for tag in self.releases.prune(keep=(running | {before}) - {""}):
+            self.backends.forget(tag)
             self.say(f"{self.service.name}: removed release {tag}")
 
     def clear(self, port_set: PortSet) -> None:

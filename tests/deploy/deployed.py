@@ -14,7 +14,7 @@ import tarfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from harness import ledger, records, specs
 from harness.scenario import Scenario
@@ -23,7 +23,7 @@ from harness.topology import OUTSIDE_AND_HOST, Side
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.netns import Namespace, Net
+    from harness.netns import Net
     from harness.workers import Worker
 
 SWAPPER = str(Path(sys.executable).with_name("swapper"))
@@ -83,7 +83,7 @@ class Deployed:
             path.mkdir(exist_ok=True)
         self.configure()
 
-    def configure(self, *, backend: str = "", health: str = "", deploy: str = "", more: str = "") -> None:
+    def configure(self, *, backend: str = "", deploy: str = "", more: str = "", deadline_s: float = 8) -> None:
         """Write the configuration; the texts are lines of the tables of those names."""
         text = (
             f'state_dir = "{self.state}"\nrun_dir = "{self.folder}/run"\n'
@@ -91,7 +91,8 @@ class Deployed:
             f"[services.game.swap]\ndrain_timeout = 3\n"
             f'[services.game.backend]\nkind = "{self.kind}"\n{self.backend}\nstop_grace = 2\n{backend}\n'
             f"[services.game.release]\n{self.source}\n"
-            f'[services.game.health]\nkind = "udp"\nsend = "ready?"\ninterval = 0.1\ntimeout = 0.3\ndeadline = 8\n{health}\n'
+            '[services.game.health]\nkind = "udp"\nsend = "ready?"\ninterval = 0.1\ntimeout = 0.3\n'
+            f"deadline = {deadline_s}\n"
             f"[services.game.deploy]\nsettle = 0.5\n{deploy}\n{more}\n"
         )
         self.config.write_text(text.replace("LOGS", str(self.logs)).replace("FOLDER", str(self.folder)))
@@ -158,7 +159,9 @@ def _lines(behaviour: Mapping[str, int]) -> str:
 class Load:
     """Steady streams from outside and inside, from `start` until `seconds` later; then the ledger."""
 
-    def __init__(self, town: Deployed, *, seconds: float, rate_per_s: int = 2000, topology: Any = OUTSIDE_AND_HOST) -> None:
+    def __init__(
+        self, town: Deployed, *, seconds: float, rate_per_s: int = 2000, topology: Any = OUTSIDE_AND_HOST
+    ) -> None:
         self.town = town
         self.folder = town.folder / f"load-{time.monotonic_ns()}"
         self.folder.mkdir()
@@ -169,7 +172,7 @@ class Load:
         self._stack = ExitStack()
         self._workers: dict[str, Worker] = {}
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         """Start them; they have run for half a second when this returns."""
         for node, streams in self.streams.items():
             spec = {
@@ -200,7 +203,10 @@ class Load:
             for path in sorted(self.town.logs.glob("*.log"))
         ]
         return ledger.account(
-            [ledger.Plan(s["id"], s["side"], s["family"], s["rate_per_s"], s["count"], "echo", s["phase_ns"]) for s in plans],
+            [
+                ledger.Plan(s["id"], s["side"], s["family"], s["rate_per_s"], s["count"], "echo", s["phase_ns"])
+                for s in plans
+            ],
             t0_ns=self.t0_ns,
             sent={s["id"]: records.read_sent(s["sent_log"]) for s in plans},
             received=[records.read_received(self.folder / f"received-{node}") for node in self.streams],
@@ -224,9 +230,4 @@ def wait_until(what: str, come: Any, *, within_s: float = 20) -> None:
     give_up_s = time.monotonic() + within_s
     while not come():
         assert time.monotonic() < give_up_s, f"{what} did not come within {within_s} s"
-        time.sleep(0.02)
-
-
-def host_of(net: Net) -> Namespace:
-    """The host of a topology."""
-    return net["host"]
+        time.sleep(0.005)
