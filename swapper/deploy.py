@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from swapper.errors import DeployError, SwapperError, UnhealthyError
+from swapper.errors import DeployError, HookError, SwapperError, UnhealthyError
 from swapper.health import wait_healthy, watch
 from swapper.journal import Entry, Phase
 from swapper.model import PortSet, UdpMode
@@ -176,7 +176,7 @@ def _forward(site: Site, entry: Entry, recorder: Recorder, swapped: Swapped | No
     try:
         with recorder.step(Step.VERIFY):
             why = _verify(site, entry.to)
-    except DeployError as error:  # the hook before it
+    except HookError as error:
         why = str(error)
     if why and entry.source and site.is_alive(entry.source):
         site.say(f"{entry.service}: {entry.tag} failed under traffic: {why}; moving back to {entry.source}")
@@ -236,21 +236,30 @@ def _undo(site: Site, port_set: PortSet) -> None:
 
 def _retire(site: Site, entry: Entry, recorder: Recorder, swapped: Swapped | None) -> None:
     """The new backend has proved itself: end the drain, stop the old one, forget old releases."""
-    backend = site.backends.find(entry.to)
-    if backend:
-        site.backends.confirm(backend)
     try:
         with recorder.step(Step.RETIRE):
-            if swapped:
-                site.host.drain(swapped)
-            else:
-                site.host.end_drain(site.service)
-            if entry.source and not site.service.recipe.execution.keep_old:
-                retire(site, entry.source)
-    except DeployError as error:  # the hook before it: the old one stays, until the next deployment needs its place
-        site.say(f"{entry.service}: the backend on {entry.source} stays: {error}")
+            _end_old(site, entry, swapped)
+    except HookError as error:
+        site.say(f"{entry.service}: the backend on {entry.source} stays, until its place is needed: {error}")
+    except SwapperError as error:
+        recorder.receipt.result = "unfinished"
+        raise DeployError(
+            f"{entry.tag} serves on {entry.to}, but the old backend is not retired yet: {error}; "
+            f"then run: swapper apply {entry.service}"
+        ) from error
     site.prune()
     site.journal.end()
+
+
+def _end_old(site: Site, entry: Entry, swapped: Swapped | None) -> None:
+    if backend := site.backends.find(entry.to):
+        site.backends.confirm(backend)
+    if swapped:
+        site.host.drain(swapped)
+    else:
+        site.host.end_drain(site.service)
+    if entry.source and not site.service.recipe.execution.keep_old:
+        retire(site, entry.source)
 
 
 def _is_back_at_once(site: Site, source: PortSet, recorder: Recorder) -> bool:

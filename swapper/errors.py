@@ -4,7 +4,8 @@ SwapperError                 1  unexpected
 |- ConfigError               2  mend the configuration or the command line
 |- StateError                1  look at the state file; the message says how to go on
 |- FetchError                1  mend the release or the way to it; nothing was launched
-|- DeployError               1  mend what the message names; the old backend serves
+|- DeployError               1  mend what the message names; it says which backend serves
+|  `- HookError              1  mend the operator's own command
 |- UnhealthyError            3  mend the release; the old backend serves
 |- KernelRefusedError        4  the kernel refused, nothing moved
 |- LockedError               5  wait for, or end, the command that holds the lock
@@ -17,6 +18,7 @@ __all__ = [
     "ConfigError",
     "DeployError",
     "FetchError",
+    "HookError",
     "KernelRefusedError",
     "LockedError",
     "MissingError",
@@ -47,7 +49,11 @@ class FetchError(SwapperError):
 
 
 class DeployError(SwapperError):
-    """A deployment was stopped before the swap by something other than the release's health."""
+    """A deployment was stopped by something other than the release's health."""
+
+
+class HookError(DeployError):
+    """The operator's own command before a step failed, which stops that step."""
 
 
 class UnhealthyError(SwapperError):

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 from typing import TYPE_CHECKING
 
-from swapper.errors import DeployError
+from swapper.errors import HookError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ SHOWN_LINES = 20
 def run_hook(command: Sequence[str], environment: Mapping[str, str]) -> None:
     """Run a hook to its end, without a shell; `environment` tells it what happens.
 
-    Raises DeployError with its last lines when it fails, is not there, or takes more than ten minutes.
+    Raises HookError with its last lines when it fails, is not there, or takes more than ten minutes.
     """
     name = f"hook {environment['SWAPPER_HOOK']} ({shlex.join(command)})"
     try:
@@ -37,9 +37,9 @@ def run_hook(command: Sequence[str], environment: Mapping[str, str]) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise DeployError(f"{name} did not end within {TIMEOUT_S} s") from error
+        raise HookError(f"{name} did not end within {TIMEOUT_S} s") from error
     except OSError as error:
-        raise DeployError(f"{name} cannot be run: {error.strerror}") from error
+        raise HookError(f"{name} cannot be run: {error.strerror}") from error
     if done.returncode:
         said = "\n".join(done.stdout.splitlines()[-SHOWN_LINES:])
-        raise DeployError(f"{name} ended with {done.returncode}{f':{chr(10)}{said}' if said else ''}")
+        raise HookError(f"{name} ended with {done.returncode}{f':{chr(10)}{said}' if said else ''}")

@@ -42,7 +42,7 @@ class Receipt:
     flows_moved: int | None = None
     health_attempts: int = 0
     took_s: float = 0.0
-    result: str = ""  # done, unhealthy, returned, failed, finished, undone
+    result: str = ""  # done, returned, failed, unfinished, finished, undone
     why: str = ""
 
     @property
@@ -95,7 +95,7 @@ class Recorder:
 
     @contextmanager
     def step(self, step: Step) -> Iterator[None]:
-        """One step, between its hooks. Raises DeployError when the hook before it fails; one after it is only told."""
+        """One step, between its hooks. Raises HookError when the hook before it fails; one after it is only told."""
         if command := self.service.recipe.hook("before", step):
             run_hook(command, self._told("before", step))
         began_s = time.monotonic()

@@ -91,7 +91,7 @@ class Deployed:
             f"[services.game.swap]\ndrain_timeout = 3\n"
             f'[services.game.backend]\nkind = "{self.kind}"\n{self.backend}\nstop_grace = 2\n{backend}\n'
             f"[services.game.release]\n{self.source}\n"
-            '[services.game.health]\nkind = "udp"\nsend = "ready?"\ninterval = 0.1\ntimeout = 0.3\n'
+            '[services.game.health]\nkind = "udp"\nsend = "ready?"\ninterval = 0.05\ntimeout = 0.15\n'
             f"deadline = {deadline_s}\n"
             f"[services.game.deploy]\nsettle = 0.5\n{deploy}\n{more}\n"
         )

@@ -1,0 +1,5 @@
+"""The fixtures of deployments."""
+
+from tests.deploy.fixtures import binary, town
+
+__all__ = ["binary", "town"]
