@@ -101,6 +101,10 @@ def for_service(service: Service, folder: Path, *, say: Callable[[str], None]) -
         from swapper.containers import Containers
 
         return Containers(service, folder, say=say)
+    from swapper.units import Units, is_managed_by_systemd
+
+    if is_managed_by_systemd():
+        return Units(service, folder, say=say)
     from swapper.processes import Processes
 
     return Processes(service, folder, say=say)

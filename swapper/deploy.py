@@ -43,7 +43,8 @@ def deploy(site: Site, ref: str | None) -> Receipt:
             release = site.releases.fetch(ref)
         receipt.release, receipt.digest = release.tag, release.digest
         with site.locked(f"swapper deploy {site.service.name} {release.tag}"):
-            _deploy_locked(site, release, recorder)
+            # Another command may have pruned it meanwhile; what is here is not fetched again.
+            _deploy_locked(site, site.releases.fetch(release.tag), recorder)
     return receipt
 
 
@@ -58,9 +59,9 @@ def rollback(site: Site) -> Receipt:
         if not _is_back_at_once(site, source, recorder):
             current = site.tag_on(source)
             tag = site.receipts.previous(current) or site.older_than(current)
-            release = site.releases.get(tag) if tag else None
-            if release is None:
+            if not tag or site.releases.get(tag) is None:
                 raise DeployError(f"no release before {current or 'the present one'} is kept on this host")
+            release = site.releases.fetch(tag)  # its image may have to be loaded again
             receipt.release, receipt.digest = release.tag, release.digest
             _deploy_locked(site, release, recorder)
     return receipt
@@ -100,9 +101,7 @@ def revive(site: Site) -> str:
         backend = site.backends.find(active) if active else None
         if active is None or backend is None or not site.death(active):
             return ""
-        release = site.releases.get(backend.tag)
-        if release is None:
-            raise DeployError(f"the backend on {active} does not run, and its release {backend.tag} is not kept here")
+        release = site.releases.fetch(backend.tag)
         site.backends.stop(active)
         started = site.backends.launch(
             provision(site.service, active, tag=release.tag, image=release.image, files=release.folder / "files")

@@ -19,6 +19,7 @@ from swapper.config import Config
 from swapper.dataplane import Dataplane, Observation, TakenOut
 from swapper.drain import Drain, Verdict
 from swapper.errors import ConfigError, SwapperError
+from swapper.localports import unreserved
 from swapper.lock import service_lock, table_lock
 from swapper.model import SERVICE_NAME, PortSet, Protocol, Service, Swap, UdpMode
 from swapper.state import Mapped, StateFile
@@ -302,18 +303,9 @@ class Host:
 
     def _warn(self, service: Service) -> None:
         """Say what on this host can harm the service, with the command that mends it."""
-        try:
-            low, high = map(int, _ipv4_sysctl("ip_local_port_range").split())
-            reserved = _ipv4_sysctl("ip_local_reserved_ports")
-        except OSError:
-            return  # a host without IPv4, or one that hides its sysctls
-        internal = {t.port for p in service.ports for t in (p.blue, p.green) if t.on_host and low <= t.port <= high}
-        if exposed := ",".join(map(str, sorted(internal - _ports(reserved)))):
-            self.say(
-                f"{service.name}: internal ports {exposed} lie in ip_local_port_range {low}-{high}, where a local "
-                f"client may take one as its source port; mend: "
-                f"sysctl -w net.ipv4.ip_local_reserved_ports={reserved + ',' if reserved else ''}{exposed}"
-            )
+        found, mend = unreserved(service)
+        if found:
+            self.say(f"{service.name}: {found}; mend: {mend}")
 
 
 def has_net_admin() -> bool:
@@ -321,16 +313,6 @@ def has_net_admin() -> bool:
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
     return bool(int(effective, 16) >> CAP_NET_ADMIN & 1)
-
-
-def _ipv4_sysctl(name: str) -> str:
-    return Path(f"/proc/sys/net/ipv4/{name}").read_text(encoding="ascii").strip()
-
-
-def _ports(ranges: str) -> set[int]:
-    """The ports of a list like `8080,9148-9150` (ip_local_reserved_ports in the kernel's ip-sysctl)."""
-    ends = (part.split("-") for part in ranges.split(",") if part)
-    return {port for first, *last in ends for port in range(int(first), int((last or [first])[0]) + 1)}
 
 
 def _not_whole(service: Service, seen: Observation) -> str:

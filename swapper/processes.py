@@ -33,6 +33,7 @@ class Processes:
     """The processes of one service; `folder` is the service's own."""
 
     def __init__(self, service: Service, folder: Path, *, say: Callable[[str], None]) -> None:
+        self.name = service.name
         self.execution = service.recipe.execution
         self.records = Records(folder / "backends")
         self.log_folder = folder / "logs"

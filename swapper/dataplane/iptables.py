@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import importlib
-import os
 import re
 import shlex
 import shutil
@@ -17,11 +16,12 @@ import signal
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from swapper.child import in_child
 from swapper.errors import KernelRefusedError, MissingError
 from swapper.lock import held
 from swapper.model import FAMILIES, Engine, Family
@@ -139,7 +139,7 @@ class IptablesLegacy:
         name, *lines = [line for line in text.splitlines() if line and line != "COMMIT"]
         with _xtables_lock():
             for _ in range(COMMIT_TRIES):
-                said = _in_child(lambda: self._apply(family, name.removeprefix("*"), lines))
+                said = in_child(lambda: self._apply(family, name.removeprefix("*"), lines))
                 if "temporarily unavailable" not in said:
                     break
         if said:
@@ -205,30 +205,6 @@ class IptablesLegacy:
                     section.set_parameter(word.removeprefix("--"), [negate, *values] if negate else value)
             negate = ""
         return made
-
-
-def _in_child(work: Callable[[], None]) -> str:
-    """Run `work` in a forked child; what it said when it failed, "" when it did not."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            signal.alarm(TOOL_TIMEOUT_S)  # also when nobody waits any more: the child holds this command's locks
-            os.dup2(writing, 2)  # libxtables says why on standard error before it ends the process
-            work()
-            status = 0
-        except BaseException as error:  # noqa: BLE001 - whatever went wrong is told through the pipe
-            os.write(2, f"{type(error).__name__}: {error}".encode())
-        finally:
-            os._exit(status)
-    os.close(writing)
-    with open(reading, "rb") as pipe:  # noqa: PTH123 - a descriptor, not a path
-        said = pipe.read().decode(errors="replace")
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        said += f"python-iptables was killed, or did not end within {TOOL_TIMEOUT_S} s"
-    return (said or "python-iptables failed without a word") if status else ""
 
 
 def _tool(family: Family, flavour: str, what: str) -> str:
