@@ -21,7 +21,7 @@ IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]{0,254}")
 REPOSITORY = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 ABSOLUTE = re.compile(r"/[^\0]*")
 NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-URL = re.compile(r"https?://[^\s/][^\s]*")
+URL = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,4}|:[1-5][0-9]{4})?(/\S*)?")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LISTEN = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})")
 HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
@@ -90,20 +90,11 @@ def _execution(table: Table, kind: BackendKind | None, ports: tuple[PortMap, ...
         capabilities = table.texts("capabilities", allowed='a list such as ["SYS_NICE"], capabilities(7)')
         network = table.text("network", default.network, rule=NETWORK, allowed='"host", or the name of a network')
         memory_bytes = table.size_bytes("memory")
-        cpus = table.number("cpus", 0.0, "a number of processors, above 0") or None
-        if cpus is not None and cpus <= 0:
-            table.mistake("cpus", shown_as(table.values["cpus"]), "a number of processors, above 0")
+        cpus = table.positive("cpus", "a number of processors, above 0")
     elif kind is BackendKind.PROCESS and not command and "command" not in table.values:
         table.mistake("command", "nothing", 'a list: the program and its arguments, such as ["{files}/game"]')
     _check_templates(table, {"command": command, "volumes": volumes, "environment": [v for _, v in environment]}, ports)
-    bridged = any(not target.on_host for port in ports for target in (port.blue, port.green))
-    on_host = any(target.on_host for port in ports for target in (port.blue, port.green))
-    if kind is BackendKind.PROCESS and bridged:
-        table.mistake("kind", '"process"', '"docker" or "external" for a service with addresses behind a bridge')
-    if kind is BackendKind.DOCKER and network == "host" and bridged:
-        table.mistake("network", '"host"', "the network that the service's addresses belong to")
-    if kind is BackendKind.DOCKER and network != "host" and on_host:
-        table.mistake("network", shown_as(network), '"host", or an address in that network for every port')
+    _check_network(table, kind, network, ports)
     return Execution(
         command=command,
         environment=environment,
@@ -118,6 +109,17 @@ def _execution(table: Table, kind: BackendKind | None, ports: tuple[PortMap, ...
         stop_grace_s=stop_grace_s,
         keep_old=keep_old,
     )
+
+
+def _check_network(table: Table, kind: BackendKind | None, network: str, ports: tuple[PortMap, ...]) -> None:
+    bridged = any(not target.on_host for port in ports for target in (port.blue, port.green))
+    on_host = any(target.on_host for port in ports for target in (port.blue, port.green))
+    if kind is BackendKind.PROCESS and bridged:
+        table.mistake("kind", '"process"', '"docker" or "external" for a service with addresses behind a bridge')
+    if kind is BackendKind.DOCKER and network == "host" and bridged:
+        table.mistake("network", '"host"', "the network that the service's addresses belong to")
+    if kind is BackendKind.DOCKER and network != "host" and on_host:
+        table.mistake("network", shown_as(network), '"host", or an address in that network for every port')
 
 
 def _check_templates(table: Table, texts: dict[str, object], ports: tuple[PortMap, ...]) -> None:

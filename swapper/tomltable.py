@@ -140,6 +140,15 @@ class Table:
         self.mistake(name, shown_as(value), allowed)
         return default
 
+    def positive(self, name: str, allowed: str) -> float | None:
+        """A number above 0, None where there is none."""
+        number = self.number(name, 0.0, allowed)
+        if number > 0 or name not in self.values:
+            return number or None
+        if number or self.values[name] == 0:  # not noted yet
+            self.mistake(name, shown_as(self.values[name]), allowed)
+        return None
+
     def integer(self, name: str, default: int, *, least: int, most: int) -> int:
         """An integer from `least` to `most`."""
         value = self.value(name)
