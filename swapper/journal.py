@@ -17,7 +17,7 @@ from swapper.model import PortSet
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["SUCCESSORS", "Entry", "Journal", "Phase"]
+__all__ = ["SUCCESSORS", "Entry", "Journal", "Phase", "diagram"]
 
 VERSION = 1
 
@@ -111,3 +111,11 @@ class Journal:
             replace_file(self.path, json.dumps({"version": VERSION, **asdict(entry)}).encode() + b"\n")
         except OSError as error:
             raise StateError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+
+def diagram() -> str:
+    """The table as text: a line for each phase and what may follow it."""
+    return "".join(
+        f"{phase or 'start':<10} -> {', '.join(str(after or 'end') for after in followers if after is not phase)}\n"
+        for phase, followers in SUCCESSORS.items()
+    )

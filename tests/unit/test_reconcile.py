@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from swapper.errors import StateError
-from swapper.journal import SUCCESSORS, Entry, Journal, Phase
+from swapper.journal import SUCCESSORS, Entry, Journal, Phase, diagram
 from swapper.model import PortSet
 from swapper.reconcile import Action, reconcile
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BLUE, GREEN = PortSet.BLUE, PortSet.GREEN
 NEXT = {Action.UNDO: Phase.UNDOING, Action.VERIFY: Phase.VERIFYING, Action.RETURN: Phase.RETURNING}
@@ -69,6 +66,10 @@ def test_every_phase_leads_to_an_end() -> None:
         for _ in Phase:
             reached |= set(itertools.chain.from_iterable(SUCCESSORS[one] for one in reached if one))
         assert None in reached
+
+
+def test_the_diagram_in_architecture_is_the_table() -> None:
+    assert f"```\n{diagram()}```\n" in (Path(__file__).parents[2] / "ARCHITECTURE.md").read_text()
 
 
 def test_a_journal_refuses_what_the_table_does_not_allow(tmp_path: Path) -> None:
