@@ -181,6 +181,11 @@ def remove(name: str, path: Path | None, as_json: bool, verbose: bool) -> None:
         print_document({"service": name, "changed": found})
     else:
         click.echo(f"{name}: removed" if found else f"{name}: the kernel had nothing of it")
+    service = host.config.services.get(name)
+    if service and service.backend is not BackendKind.EXTERNAL:
+        for port_set in PortSet:
+            if tag := site_of(host, service).tag_on(port_set):
+                complain(f"{name}: its backend {tag} on {port_set} is left as it is")
 
 
 def _applied(result: Applied) -> dict[str, Any]:

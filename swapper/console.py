@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,9 +82,13 @@ def print_document(document: dict[str, Any]) -> None:
 
 
 def complain(text: str) -> None:
-    """Say something to people, on standard error."""
+    """Say something to people, on standard error; to programs, where $SWAPPER_LOG is json: one JSON object a line."""
     with contextlib.suppress(OSError):  # nobody reads it: what is under way goes on
-        click.echo(f"swapper: {text}", err=True)
+        if os.environ.get("SWAPPER_LOG") == "json":
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            click.echo(json.dumps({"time": now, "level": "info", "event": "said", "text": text}), err=True)
+        else:
+            click.echo(f"swapper: {text}", err=True)
 
 
 def _recover(host: Host, service: Service) -> None:

@@ -183,6 +183,7 @@ async def _deploy(command: Sequence[str], config: Path, service: str, tag: str) 
         [*command, "deploy", "--config", str(config), "--json", "--", service, tag],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
+        env={**os.environ, "SWAPPER_LOG": "json"},
         start_new_session=True,
     )
     await _end_of(process.pid)
