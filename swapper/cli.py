@@ -11,7 +11,16 @@ from typing import Any, NoReturn
 
 import click
 
-from swapper.console import chosen, complain, last_deployment, open_host, options, print_document, site_of
+from swapper.console import (
+    chosen,
+    complain,
+    complete_service,
+    last_deployment,
+    open_host,
+    options,
+    print_document,
+    site_of,
+)
 from swapper.deploycli import COMMANDS
 from swapper.errors import SwapperError
 from swapper.model import BackendKind, PortSet, Service
@@ -78,7 +87,7 @@ for _command in COMMANDS:
 
 
 @cli.command()
-@click.argument("name", metavar="[SERVICE]", required=False)
+@click.argument("name", metavar="[SERVICE]", required=False, shell_complete=complete_service)
 @options
 def apply(name: str | None, path: Path | None, as_json: bool, verbose: bool) -> None:
     """Make the kernel agree with the state; the first time, activate blue.
@@ -109,7 +118,7 @@ def apply(name: str | None, path: Path | None, as_json: bool, verbose: bool) -> 
 
 
 @cli.command()
-@click.argument("name", metavar="SERVICE")
+@click.argument("name", metavar="SERVICE", shell_complete=complete_service)
 @click.option(
     "--to", type=click.Choice([s.value for s in PortSet]), help="The set to move to [default: the other one]."
 )
@@ -144,7 +153,7 @@ def swap(name: str, to: str | None, dry_run: bool, path: Path | None, as_json: b
 
 
 @cli.command()
-@click.argument("name", metavar="[SERVICE]", required=False)
+@click.argument("name", metavar="[SERVICE]", required=False, shell_complete=complete_service)
 @options
 def status(name: str | None, path: Path | None, as_json: bool, verbose: bool) -> None:
     """Active set, generation, whether kernel and state agree, live flows per set, last deployment."""
@@ -171,7 +180,7 @@ def status(name: str | None, path: Path | None, as_json: bool, verbose: bool) ->
 
 
 @cli.command()
-@click.argument("name", metavar="SERVICE")
+@click.argument("name", metavar="SERVICE", shell_complete=complete_service)
 @options
 def remove(name: str, path: Path | None, as_json: bool, verbose: bool) -> None:
     """Take out every rule of a service and leave all others."""

@@ -12,17 +12,28 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swapper import config
-from swapper.errors import MissingError
+from swapper.errors import MissingError, SwapperError
 from swapper.model import BackendKind
 from swapper.operations import Host, has_net_admin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from click.shell_completion import CompletionItem
+
     from swapper.model import PortSet, Service
     from swapper.site import Site
 
-__all__ = ["chosen", "complain", "last_deployment", "open_host", "options", "print_document", "site_of"]
+__all__ = [
+    "chosen",
+    "complain",
+    "complete_service",
+    "last_deployment",
+    "open_host",
+    "options",
+    "print_document",
+    "site_of",
+]
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,6 +47,17 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         type=path,
         help="Configuration file [default: $SWAPPER_CONFIG, then /etc/swapper/swapper.toml].",
     )(command)
+
+
+def complete_service(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The configured services that begin with `incomplete`, for a shell; none where there is no valid configuration."""
+    from click.shell_completion import CompletionItem
+
+    try:
+        services = config.load(context.params.get("path")).services
+    except SwapperError:
+        return []
+    return [CompletionItem(name) for name in services if name.startswith(incomplete)]
 
 
 def open_host(path: Path | None, verbose: bool) -> Host:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from swapper.console import chosen, open_host, options, print_document, site_of
+from swapper.console import chosen, complete_service, open_host, options, print_document, site_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ SIGNS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
 
 
 @click.command()
-@click.argument("name", metavar="SERVICE")
+@click.argument("name", metavar="SERVICE", shell_complete=complete_service)
 @click.argument("ref", metavar="[REF]", required=False)
 @options
 def deploy(name: str, ref: str | None, path: Path | None, as_json: bool, verbose: bool) -> None:
@@ -37,7 +37,7 @@ def deploy(name: str, ref: str | None, path: Path | None, as_json: bool, verbose
 
 
 @click.command()
-@click.argument("name", metavar="SERVICE")
+@click.argument("name", metavar="SERVICE", shell_complete=complete_service)
 @options
 def rollback(name: str, path: Path | None, as_json: bool, verbose: bool) -> None:
     """Go back to the previous release: at once where its backend still runs, else by deploying it again."""
@@ -48,7 +48,7 @@ def rollback(name: str, path: Path | None, as_json: bool, verbose: bool) -> None
 
 
 @click.command()
-@click.argument("name", metavar="[SERVICE]", required=False)
+@click.argument("name", metavar="[SERVICE]", required=False, shell_complete=complete_service)
 @click.option("--last", type=click.IntRange(1), default=20, show_default=True, help="How many, for each service.")
 @options
 def history(name: str | None, last: int, path: Path | None, as_json: bool, verbose: bool) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Units", "is_managed_by_systemd"]
 
 TIMEOUT_S = 30
+NOT_STARTED = range(200, 243)  # systemd.exec(5): why there was no program yet
 
 
 def is_managed_by_systemd() -> bool:
@@ -28,7 +29,7 @@ def is_managed_by_systemd() -> bool:
     return (
         Path("/run/systemd/system").is_dir()
         and shutil.which("systemd-run") is not None
-        and Path("/proc/self/ns/net").samefile("/proc/1/ns/net")
+        and Path("/proc/self/net/dev").samefile("/proc/1/net/dev")  # ns/net itself needs CAP_SYS_PTRACE
     )
 
 
@@ -65,10 +66,13 @@ class Units(Processes):
             *([f"--uid={self.execution.user}"] if self.execution.user else []),
             *("--", *launch.command),
         )
-        backend = self.find(launch.port_set) if done.returncode == 0 else None
-        if backend is None:
+        backend = self.find(launch.port_set)
+        status = int(self._shown(launch.port_set).get("ExecMainStatus", "0"))
+        # systemd-run also fails for a program that ran and ended at once: that is for its health to say.
+        if backend is None or (done.returncode and status in NOT_STARTED):
+            said = done.stderr.strip() or f"systemd says {status}, see systemd.exec(5), Process Exit Codes"
             self.stop(launch.port_set)
-            raise DeployError(f"{launch.command[0]} cannot be started: {done.stderr.strip()}")
+            raise DeployError(f"{launch.command[0]} cannot be started: {said}")
         return backend
 
     def death(self, backend: Backend) -> str:

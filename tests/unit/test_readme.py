@@ -32,8 +32,8 @@ def test_every_command_that_is_shown_parses(line: str) -> None:
     command.make_context(name, words)
 
 
-def test_the_configuration_that_is_shown_is_valid() -> None:
-    (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize("text", re.findall(r"```toml\n(.*?)```", README, re.DOTALL))
+def test_every_configuration_that_is_shown_is_valid(text: str) -> None:
     assert set(config.parse(tomllib.loads(text), Path("swapper.toml")).services) == {"game"}
 
 
