@@ -109,6 +109,8 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as opened:
         for member in opened.infolist():
             mode = member.external_attr >> 16  # as Unix archivers leave it; 0 from others
+            if not member.filename:
+                raise _refusal(archive, "''", "an empty name")
             if member.is_dir():
                 yield _Member(member.filename)
             elif stat.S_ISLNK(mode):

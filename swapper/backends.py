@@ -32,6 +32,7 @@ class Backend:
     pid: int
     started_ticks: int
     boot_id: str
+    targets: str = ""  # what it was told to listen on, as `Launch.targets` has it; "" where that is not known
     container: str = ""  # the engine's id
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -19,9 +20,9 @@ from swapper.console import (
     open_host,
     options,
     print_document,
-    site_of,
 )
 from swapper.deploycli import COMMANDS
+from swapper.deployments import site_of
 from swapper.errors import SwapperError
 from swapper.model import BackendKind, PortSet, Service
 from swapper.operations import Applied, Host, Report, Swapped
@@ -66,8 +67,9 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
 
 def _interrupted(number: int) -> NoReturn:
     complain(
-        f"ended by {signal.Signals(number).name}; nothing is half done. A drain under way goes on in the kernel until "
-        "its deadline (classic: until swapper swap is run again); see: swapper status"
+        f"ended by {signal.Signals(number).name}; nothing is half done. A deployment under way is finished or undone "
+        "by the next command: swapper apply. A drain under way goes on in the kernel until its deadline "
+        "(classic: until swapper swap is run again); see: swapper status"
     )
     os._exit(128 + number)
 
@@ -134,9 +136,6 @@ def swap(name: str, to: str | None, dry_run: bool, path: Path | None, as_json: b
     service = host.service(name)
     target = PortSet(to) if to else None
     result = host.dry_run(service, target) if dry_run else host.swap(service, target)
-    if result.changed and service.backend is not BackendKind.EXTERNAL:
-        site = site_of(host, service)
-        site.activate(site.tag_on(result.to))
     if as_json:
         print_document(_swapped(result))
     elif dry_run and result.to is not result.source:
@@ -193,8 +192,9 @@ def remove(name: str, path: Path | None, as_json: bool, verbose: bool) -> None:
     service = host.config.services.get(name)
     if service and service.backend is not BackendKind.EXTERNAL:
         for port_set in PortSet:
-            if tag := site_of(host, service).tag_on(port_set):
-                complain(f"{name}: its backend {tag} on {port_set} is left as it is")
+            with contextlib.suppress(SwapperError):  # the rules are out; whether the engine answers is no matter
+                if tag := site_of(host, service).tag_on(port_set):
+                    complain(f"{name}: its backend {tag} on {port_set} is left as it is")
 
 
 def _applied(result: Applied) -> dict[str, Any]:

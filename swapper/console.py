@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
-    from swapper.model import PortSet, Service
-    from swapper.site import Site
+    from swapper.model import Service
 
 __all__ = [
     "chosen",
@@ -32,7 +31,6 @@ __all__ = [
     "open_host",
     "options",
     "print_document",
-    "site_of",
 ]
 
 
@@ -67,22 +65,12 @@ def open_host(path: Path | None, verbose: bool) -> Host:
         raise MissingError("netfilter needs CAP_NET_ADMIN; run as root: sudo swapper ...")
     if verbose:
         complain(f"configuration {loaded.path}, state in {loaded.state_dir}, locks in {loaded.run_dir}")
-    host = Host(loaded, say=complain)
-    host.recover = lambda service: _recover(host, service)
-    host.unready = lambda service, to: _unready(host, service, to)
-    return host
+    return Host(loaded, say=complain)
 
 
 def chosen(host: Host, name: str | None) -> list[Service]:
     """The service of that name, or all."""
     return [host.service(name)] if name else list(host.config.services.values())
-
-
-def site_of(host: Host, service: Service) -> Site:
-    """Where a service is deployed. Raises ConfigError for an external backend."""
-    from swapper.site import Site
-
-    return Site(host, service)
 
 
 def last_deployment(host: Host, service: Service) -> dict[str, Any] | None:
@@ -111,16 +99,3 @@ def complain(text: str) -> None:
             click.echo(json.dumps({"time": now, "level": "info", "event": "said", "text": text}), err=True)
         else:
             click.echo(f"swapper: {text}", err=True)
-
-
-def _recover(host: Host, service: Service) -> None:
-    """Finish what a deployment that died has left; without one nothing more is loaded."""
-    if service.backend is not BackendKind.EXTERNAL and (host.folder(service) / "journal.json").exists():
-        from swapper.deploy import finish
-
-        finish(site_of(host, service))
-
-
-def _unready(host: Host, service: Service, to: PortSet) -> str:
-    """Why a set cannot take traffic; whether an external backend runs is not known here."""
-    return "" if service.backend is BackendKind.EXTERNAL else site_of(host, service).death(to)

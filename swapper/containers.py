@@ -7,6 +7,7 @@ on a port of 127.0.0.1 that nobody is told: no packet of the service takes that 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
@@ -66,8 +67,10 @@ class Containers:
         if container is None:
             return "its container is gone"
         state = container.attrs["State"]
-        if state["Running"]:
+        if state["Running"] and not state["Restarting"] and state["Pid"]:
             return ""  # the engine has started it again
+        if state["Restarting"]:
+            return f"crashes again and again, last with code {state['ExitCode']}"
         said = f": {state['Error']}" if state["Error"] else ""
         return f"exited with code {state['ExitCode']}{' (out of memory)' if state['OOMKilled'] else ''}{said}"
 
@@ -134,8 +137,10 @@ class Containers:
         pid = int(container.attrs["State"]["Pid"])
         ticks = (started_ticks(pid) or 0) if pid else 0
         tag = str(container.labels.get("swapper.release", ""))
-        backend = Backend(port_set, tag, pid, ticks, boot_id(), str(container.id))
-        self.records.write(backend)
+        targets = str(container.labels.get("swapper.targets", ""))
+        backend = Backend(port_set, tag, pid, ticks, boot_id(), targets, str(container.id))
+        with contextlib.suppress(OSError):  # a full disk: the engine knows it all the same
+            self.records.write(backend)
         return backend
 
     def _remove(self, port_set: PortSet) -> None:
@@ -155,6 +160,7 @@ class Containers:
                 "swapper.service": self.service.name,
                 "swapper.set": str(launch.port_set),
                 "swapper.release": launch.tag,
+                "swapper.targets": launch.targets,
             },
             "user": execution.user or None,
             "cap_add": list(execution.capabilities),

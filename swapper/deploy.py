@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from swapper.errors import DeployError, HookError, SwapperError, UnhealthyError
+from swapper.errors import DeployError, HookError, StateError, SwapperError, UnhealthyError
 from swapper.health import wait_healthy, watch
 from swapper.journal import Entry, Phase
 from swapper.model import PortSet, UdpMode
@@ -57,7 +57,7 @@ def rollback(site: Site) -> Receipt:
         if source is None:
             raise DeployError(f"{site.service.name} serves nothing yet; deploy a release: swapper deploy ...")
         if not _is_back_at_once(site, source, recorder):
-            current = site.tag_on(source)
+            current = site.serving_tag(source)
             tag = site.receipts.previous(current) or site.older_than(current)
             if not tag or site.releases.get(tag) is None:
                 raise DeployError(f"no release before {current or 'the present one'} is kept on this host")
@@ -84,9 +84,12 @@ def finish(site: Site) -> None:
         receipt.result = "undone" if action in (Action.UNDO, Action.RETURN) else "finished"
         match action:
             case Action.UNDO:
-                _undo(site, entry.to)
+                _undo(site, entry)
             case Action.VERIFY:
-                _forward(site, entry, recorder, None)
+                try:
+                    _forward(site, entry, recorder, None)
+                except UnhealthyError as error:  # settled: what the caller came for goes on
+                    site.say(f"{entry.service}: {error}")
             case Action.RETURN:
                 _return(site, entry, recorder)
             case Action.RETIRE:
@@ -98,10 +101,10 @@ def revive(site: Site) -> str:
     """Start the backend that should serve again where it does not run, as after a reboot; its release, or ""."""
     with site.locked(f"swapper apply {site.service.name}"):
         active = site.serving()
-        backend = site.backends.find(active) if active else None
-        if active is None or backend is None or not site.death(active):
+        tag = site.serving_tag(active) if active else ""
+        if active is None or not tag or not site.death(active):
             return ""
-        release = site.releases.fetch(backend.tag)
+        release = site.releases.fetch(tag)
         site.backends.stop(active)
         started = site.backends.launch(
             provision(site.service, active, tag=release.tag, image=release.image, files=release.folder / "files")
@@ -118,9 +121,11 @@ def _deploy_locked(site: Site, release: Release, recorder: Recorder) -> None:
     entry = Entry(site.service.name, release.tag, to, source, Phase.LAUNCHING, receipt.started_at)
     with ExitStack() as undo:
         site.journal.begin(entry)
-        undo.callback(_undo_unless_moved, site, to)
+        undo.callback(_undo_unless_moved, site, entry)
         with recorder.step(Step.LAUNCH):
             site.clear(to)
+            if source is None:  # nothing serves: whatever an earlier life has left is in nobody's way, and of no use
+                site.backends.stop(to.other)
             backend = site.backends.launch(
                 provision(site.service, to, tag=release.tag, image=release.image, files=release.folder / "files")
             )
@@ -183,11 +188,10 @@ def _forward(site: Site, entry: Entry, recorder: Recorder, swapped: Swapped | No
         _return(site, entry, recorder)
         recorder.receipt.result = "returned"
         raise UnhealthyError(f"{entry.tag} failed under traffic: {why}; {entry.source} serves again{words}")
-    if why:
-        site.say(f"{entry.service}: {entry.tag} failed under traffic: {why}; nothing else runs to move back to")
-        recorder.receipt.why = why
     site.journal.turn(Phase.RETIRING)
     _retire(site, entry, recorder, swapped)
+    if why:
+        raise UnhealthyError(f"{entry.tag} failed under traffic: {why}; nothing else runs to move back to")
 
 
 def _verify(site: Site, port_set: PortSet) -> str:
@@ -211,31 +215,41 @@ def _return(site: Site, entry: Entry, recorder: Recorder) -> None:
     recorder.receipt.generation = site.host.swap_locked(cut, entry.source).generation
     if entry.source:
         site.activate(site.tag_on(entry.source))
-    site.journal.turn(Phase.UNDOING)
-    _undo(site, entry.to)
+    _undo(site, entry)
 
 
-def _undo_unless_moved(site: Site, to: PortSet) -> None:
+def _undo_unless_moved(site: Site, entry: Entry) -> None:
     """Undo a deployment that failed; one whose traffic has moved already is the next command's to finish."""
-    entry = site.journal.read()
-    if entry and entry.phase is Phase.SWAPPING and site.traffic() is to:
-        site.say(
-            f"{entry.service}: traffic has moved to {to}; run: swapper apply {entry.service}, which finishes the rest"
-        )
+    noted = site.journal.read()
+    if noted and noted.phase is Phase.SWAPPING and site.traffic() is entry.to:
+        site.say(f"{entry.service}: traffic has moved to {entry.to}; run: swapper apply {entry.service}, to finish it")
+    elif noted:
+        _undo(site, noted)
+
+
+def _undo(site: Site, entry: Entry) -> None:
+    """Stop a backend that does not serve; one that has had traffic is given time for what it still owes."""
+    backend = site.backends.find(entry.to)
+    is_kept = entry.phase is Phase.LAUNCHING and backend is not None and backend.tag != entry.tag
+    end = site.journal.end
+    try:
+        site.journal.turn(Phase.UNDOING)
+    except StateError as error:  # a full disk must not keep a backend alive that nobody wants
+        site.say(f"{entry.service}: {error}")
+        end = site.journal.drop
+    if entry.phase in (Phase.LAUNCHING, Phase.CHECKING):
+        if not is_kept:  # an old one that was kept is still in its place
+            site.backends.stop(entry.to)
     else:
-        _undo(site, to)
-
-
-def _undo(site: Site, port_set: PortSet) -> None:
-    """Stop a backend that does not serve; what it still owes gets its time."""
-    site.journal.turn(Phase.UNDOING)
-    retire(site, port_set)
-    site.journal.end()
+        retire(site, entry.to)
+    end()
 
 
 def _retire(site: Site, entry: Entry, recorder: Recorder, swapped: Swapped | None) -> None:
     """The new backend has proved itself: end the drain, stop the old one, forget old releases."""
     try:
+        if backend := site.backends.find(entry.to):
+            site.backends.confirm(backend)
         with recorder.step(Step.RETIRE):
             _end_old(site, entry, swapped)
     except HookError as error:
@@ -246,13 +260,11 @@ def _retire(site: Site, entry: Entry, recorder: Recorder, swapped: Swapped | Non
             f"{entry.tag} serves on {entry.to}, but the old backend is not retired yet: {error}; "
             f"then run: swapper apply {entry.service}"
         ) from error
-    site.prune()
+    site.prune(recorder.receipt.previous)
     site.journal.end()
 
 
 def _end_old(site: Site, entry: Entry, swapped: Swapped | None) -> None:
-    if backend := site.backends.find(entry.to):
-        site.backends.confirm(backend)
     if swapped:
         site.host.drain(swapped)
     else:
@@ -269,9 +281,8 @@ def _is_back_at_once(site: Site, source: PortSet, recorder: Recorder) -> bool:
     receipt = recorder.receipt
     receipt.release, receipt.previous = site.tag_on(to), site.tag_on(source)
     receipt.source, receipt.to = source, to
-    with recorder.step(Step.SWAP):
-        swapped = _swap(site, to, receipt)
+    with recorder.step(Step.SWAP):  # a cut: who is still on the bad release is to leave it now
+        swapped = site.host.swap_locked(replace(site.service, udp=UdpMode.CUT), to)
+    receipt.generation, receipt.flows_moved = swapped.generation, swapped.flows[swapped.source]
     site.activate(receipt.release)
-    if swapped:
-        site.host.drain(swapped)
     return True

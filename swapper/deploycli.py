@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from swapper.console import chosen, complete_service, open_host, options, print_document, site_of
+from swapper.console import chosen, complete_service, open_host, options, print_document
+from swapper.deployments import site_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -95,9 +95,13 @@ class Journal:
             self._write(replace(before, phase=phase))
 
     def end(self) -> None:
-        """Note that the deployment is over, one way or the other."""
+        """Note that the deployment is over, one way or the other. Raises ValueError as `turn` does."""
         before = self.read()
         self._follow(before.phase if before else None, None)
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget the deployment, in whatever phase: for a disk so full that the last one could not be noted."""
         self.path.unlink(missing_ok=True)
         sync_folder(self.path.parent)
 

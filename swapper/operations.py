@@ -17,6 +17,7 @@ from pathlib import Path
 from swapper import dataplane as dataplanes
 from swapper.config import Config
 from swapper.dataplane import Dataplane, Observation, TakenOut
+from swapper.deployments import Deployments
 from swapper.drain import Drain, Verdict
 from swapper.errors import ConfigError, SwapperError
 from swapper.localports import unreserved
@@ -80,14 +81,14 @@ class Host:
     say: Callable[[str], None] = lambda _: None
     open: Callable[[Service], Dataplane] = dataplanes.for_service
     take_out: Callable[..., TakenOut] = dataplanes.take_out
-    recover: Callable[[Service], None] = lambda _: None  # finishes what a deployment that died has left
-    unready: Callable[[Service, PortSet], str] = lambda _service, _set: ""  # why a set cannot take traffic
     clock_s: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     states: StateFile = field(init=False)
+    deployments: Deployments = field(init=False)
 
     def __post_init__(self) -> None:
         self.states = StateFile(self.config.state_dir)
+        self.deployments = Deployments(self)
 
     def service(self, name: str) -> Service:
         """The service of that name. Raises ConfigError, which lists those that there are."""
@@ -104,7 +105,7 @@ class Host:
     def locked(self, service: Service, command: str) -> Iterator[None]:
         """Hold the service's lock as `command`; what a deployment that died has left is settled first."""
         with service_lock(self.config.run_dir, service.name, command):
-            self.recover(service)
+            self.deployments.recover(service)
             yield
 
     def apply(self, service: Service) -> Applied:
@@ -126,6 +127,7 @@ class Host:
                 self._sweep(plane, service)  # what a command that died between two engines has left behind
             self._warn(service)
             return Applied(service.name, active, generation, changed=False, repaired=())
+        self._check_place(service, active)
         with table_lock(self.config.run_dir), _uninterrupted():
             self._install(plane, service, Mapped(active, generation), meant, seen)
             self._sweep(plane, service)
@@ -140,6 +142,7 @@ class Host:
         with self.locked(service, f"swapper swap {service.name}"):
             result = self.swap_locked(service, to)
             if result.changed:
+                self.deployments.moved(service, result.to)
                 self.drain(result)
             return result
 
@@ -161,7 +164,7 @@ class Host:
             if meant is None or meant.active is not to:
                 self.states.write(service.name, Mapped(to, generation))
             return Swapped(service, source, to, generation, plane, False, 0.0, flows)
-        if why := self.unready(service, to):
+        if why := self.deployments.unready(service, to):
             raise SwapperError(f"{service.name}: traffic stays on {source}: {why}")
         swap = Swap(service, to, service.udp)
         commit_ms = self._commit(plane, swap, meant, generation + 1)
@@ -257,6 +260,7 @@ class Host:
         """Make a broken installation whole before it is swapped. Raises SwapperError when there never was one."""
         if meant is None:
             raise SwapperError(_not_whole(service, seen))
+        self._check_place(service, seen.active or meant.active)
         self.say(f"{service.name}: repairing first: {'; '.join(seen.faults)}")
         with table_lock(self.config.run_dir), _uninterrupted():
             plane.install(service, seen.active or meant.active)
@@ -300,6 +304,11 @@ class Host:
         with table_lock(self.config.run_dir), _uninterrupted():
             plane.cut(service)
         self.say(f"{service.name}: drained" if verdict is Verdict.DRAINED else f"{service.name}: {left} flows were cut")
+
+    def _check_place(self, service: Service, port_set: PortSet) -> None:
+        """Raise SwapperError where rules would lead traffic past the backend that serves."""
+        if why := self.deployments.misplaced(service, port_set):
+            raise SwapperError(f"{service.name}: nothing was changed: {why}")
 
     def _warn(self, service: Service) -> None:
         """Say what on this host can harm the service, with the command that mends it."""

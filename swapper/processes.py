@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Processes"]
 
 GO = b"g"
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Processes:
@@ -49,8 +50,12 @@ class Processes:
         self.log_folder.mkdir(parents=True, exist_ok=True)
         said_read, said_write = os.pipe()
         go_read, go_write = os.pipe()
+        # A signal between here and the program would unwind a second command: it is for the first alone.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         child = os.fork()
-        if child == 0:
+        if child:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        else:
             os.close(said_read)
             os.close(go_write)
             self._become(launch, go_read, said_write)
@@ -108,6 +113,9 @@ class Processes:
             return False
         ran = self._end(backend)
         self._reap(backend.pid)
+        for pid in self._left_behind(backend):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.records.forget(port_set)
         return ran
 
@@ -131,6 +139,19 @@ class Processes:
             os.close(process)
         return True
 
+    def _left_behind(self, backend: Backend) -> list[int]:
+        """What a backend that is dead has started and left running: its session, as its environment shows."""
+        if backend.boot_id != boot_id():
+            return []
+        mark = f"SWAPPER_SERVICE={self.name}\0".encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                session = int((path / "stat").read_text(errors="replace").rpartition(")")[2].split()[3])
+                if session == backend.pid and mark in (path / "environ").read_bytes() + b"\0":
+                    found.append(int(path.name))
+        return found
+
     def _reap(self, pid: int) -> str:
         """How a child of this very command ended; "" for one that is not, or that still runs."""
         if pid not in self._children:
@@ -149,7 +170,7 @@ class Processes:
             os.setsid()
             os.set_inheritable(said, False)
             ticks = started_ticks(os.getpid()) or 0
-            self.records.write(Backend(launch.port_set, launch.tag, os.getpid(), ticks, boot_id()))
+            self.records.write(Backend(launch.port_set, launch.tag, os.getpid(), ticks, boot_id(), launch.targets))
             os.write(said, GO)
             if os.read(go, 1) != GO:  # the parent is dead: nobody wants this backend any more
                 self.records.forget(launch.port_set)
@@ -158,7 +179,7 @@ class Processes:
             nothing = os.open(os.devnull, os.O_RDONLY)
             for source, target in ((nothing, 0), (log, 1), (log, 2)):
                 os.dup2(source, target)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+            for number in (*ENDING, signal.SIGPIPE):
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, set())
             os.chdir(launch.files if launch.files.is_dir() else "/")

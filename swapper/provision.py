@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from swapper.model import PortMap, PortSet, Service
 
-__all__ = ["Launch", "provision"]
+__all__ = ["Launch", "provision", "targets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,16 @@ class Launch:
     command: tuple[str, ...]
     environment: dict[str, str]
     volumes: tuple[str, ...]
+
+    @property
+    def targets(self) -> str:
+        """What the backend is to listen on: `udp 1000=1001, tcp 8080=8081`."""
+        return targets(self.service, self.port_set)
+
+
+def targets(service: Service, port_set: PortSet) -> str:
+    """Where `port_set` receives each public port: `udp 1000=1001, tcp 8080=8081`."""
+    return ", ".join(f"{port.protocol} {port.public}={port.target(port_set)}" for port in service.ports)
 
 
 def provision(service: Service, port_set: PortSet, *, tag: str, image: str, files: Path) -> Launch:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from swapper.errors import StateError
+from swapper.errors import LockedError, StateError
 from swapper.files import replace_file
 from swapper.hooks import run_hook
 
@@ -42,7 +42,7 @@ class Receipt:
     flows_moved: int | None = None
     health_attempts: int = 0
     took_s: float = 0.0
-    result: str = ""  # done, returned, failed, unfinished, finished, undone
+    result: str = ""  # done, returned, failed, interrupted, unfinished, finished, undone
     why: str = ""
 
     @property
@@ -81,8 +81,10 @@ class Receipts:
     def previous(self, current: str) -> str:
         """The release that served before `current` did; "" when no receipt says so."""
         for receipt in self.read():
-            if receipt.get("result") in ("done", "finished") and receipt.get("release") == current:
-                return str(receipt.get("previous") or "")
+            before = str(receipt.get("previous") or "")
+            served = receipt.get("result") in ("done", "finished") and receipt.get("release") == current
+            if served and before not in ("", current):  # the same release twice in a row is no step back
+                return before
         return ""
 
 
@@ -114,17 +116,25 @@ class Recorder:
         """The whole deployment; its receipt is kept on the way out."""
         try:
             yield
-            self.receipt.result = self.receipt.result or "done"
-        except BaseException as error:
-            self.receipt.result = self.receipt.result or "failed"
-            self.receipt.why = self.receipt.why or str(error) or type(error).__name__
+        except LockedError:  # nothing began: whoever tries again and again must not push out what did
             raise
-        finally:
-            self.receipt.took_s = round(time.monotonic() - self._began_s, 3)
-            try:
-                self.receipts.write(self.receipt)
-            except StateError as error:  # a full disk: what the deployment did stands all the same
-                self.say(f"{self.service.name}: {error}")
+        except Exception as error:
+            self._keep("failed", str(error) or type(error).__name__)
+            raise
+        except BaseException:
+            self._keep("interrupted", "ended by a signal; the next command finishes or undoes what was under way")
+            raise
+        else:
+            self._keep("done", "")
+
+    def _keep(self, result: str, why: str) -> None:
+        receipt = self.receipt
+        receipt.result, receipt.why = receipt.result or result, receipt.why or why
+        receipt.took_s = round(time.monotonic() - self._began_s, 3)
+        try:
+            self.receipts.write(receipt)
+        except StateError as error:  # a full disk: what the deployment did stands all the same
+            self.say(f"{self.service.name}: {error}")
 
     def _told(self, when: str, step: Step) -> dict[str, str]:
         receipt = self.receipt

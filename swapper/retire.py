@@ -21,7 +21,7 @@ def retire(site: Site, port_set: PortSet) -> bool:
     """Stop the backend on a set once nothing waits in its sockets; whether one ran.
 
     New traffic goes elsewhere already. It is given until its receive queues have been empty for the settle time,
-    in which the replies in flight leave, and its TCP connections are closed; at most until the drain's deadline.
+    in which the replies in flight leave, and its TCP connections are closed; at most for the drain's timeout.
     """
     if site.is_alive(port_set):
         _settle(site, port_set)

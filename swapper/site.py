@@ -13,6 +13,7 @@ from swapper.errors import ConfigError, DeployError, SwapperError
 from swapper.journal import Journal
 from swapper.model import BackendKind, PortSet, Protocol
 from swapper.probes import Endpoint, Probe, probe_for
+from swapper.provision import targets
 from swapper.receipts import Receipts
 from swapper.recipe import ProbeKind
 from swapper.releases import Releases
@@ -113,11 +114,31 @@ class Site:
         backend = self.backends.find(port_set)
         return backend.tag if backend else ""
 
+    def serving_tag(self, port_set: PortSet) -> str:
+        """The release that serves, or should, on a set; "" before the first one."""
+        current = self.releases.current()
+        return self.tag_on(port_set) or (current.tag if current else "")
+
     def older_than(self, tag: str) -> str:
         """The release that was fetched before `tag`; "" when there is none."""
         tags = [release.tag for release in self.releases.known()]
-        after = tags[tags.index(tag) + 1 :] if tag in tags else tags
-        return after[0] if after else ""
+        return next(iter(tags[tags.index(tag) + 1 :]), "") if tag in tags else ""
+
+    def misplaced(self, port_set: PortSet) -> str:
+        """Why the running backend on a set is not where the configuration says, in words; "" when it is."""
+        backend = self.backends.find(port_set)
+        if backend is None or not backend.targets or self.backends.death(backend):
+            return ""
+        told, wanted = (_by_port(text) for text in (backend.targets, targets(self.service, port_set)))
+        moved = [
+            f"{port}={told[port]} (now {wanted[port]})" for port in told if told[port] != wanted.get(port, told[port])
+        ]
+        if not moved:
+            return ""
+        return (
+            f"the backend on {port_set}, which serves, was started for {', '.join(moved)}; put that back, change "
+            f"{port_set.other} first and deploy, then change {port_set}"
+        )
 
     def activate(self, tag: str) -> None:
         """Let `current` name the release that serves."""
@@ -125,12 +146,10 @@ class Site:
         if release:
             self.releases.activate(release)
 
-    def prune(self) -> None:
-        """Forget old releases, never those that a backend still runs or that served before."""
+    def prune(self, previous: str) -> None:
+        """Forget old releases, never those that a backend still runs or `previous`, which served before."""
         running = {self.tag_on(port_set) for port_set in PortSet}
-        current = self.releases.current()
-        before = self.receipts.previous(current.tag) if current else ""
-        for tag in self.releases.prune(keep=(running | {before}) - {""}):
+        for tag in self.releases.prune(keep=(running | {previous}) - {""}):
             self.backends.forget(tag)
             self.say(f"{self.service.name}: removed release {tag}")
 
@@ -188,6 +207,11 @@ class Site:
     def _engine_health(self, port_set: PortSet) -> str:
         backend = self.backends.find(port_set)
         return self.backends.health(backend) if backend else f"there is no backend on {port_set}"
+
+
+def _by_port(text: str) -> dict[str, str]:
+    """`udp 1000=1001, tcp 8080=8081` by public port."""
+    return dict(part.split("=", 1) for part in text.split(", ") if "=" in part)
 
 
 def _own_address(target: Target) -> str:

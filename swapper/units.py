@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,10 +43,12 @@ class Units(Processes):
         if on_record and lives(on_record):
             return on_record
         shown = self._shown(port_set)
-        pid = int(shown.get("MainPID", "0")) or int(shown.get("ExecMainPID", "0"))  # the second has ended
-        if not pid:
+        running, ended = int(shown.get("MainPID", "0")), int(shown.get("ExecMainPID", "0"))
+        if not (running or ended):
             return on_record
-        backend = Backend(port_set, shown["Description"].rpartition(" ")[2], pid, started_ticks(pid) or 0, boot_id())
+        tag, ticks = shown["Description"].rpartition(" ")[2], started_ticks(running) or 0 if running else 0
+        targets = on_record.targets if on_record else ""
+        backend = Backend(port_set, tag, running or ended, ticks, boot_id(), targets)
         self.records.write(backend)
         return backend
 
@@ -64,7 +67,7 @@ class Units(Processes):
             f"--working-directory={launch.files if launch.files.is_dir() else '/'}",
             *(f"--setenv={name}={value}" for name, value in launch.environment.items()),
             *([f"--uid={self.execution.user}"] if self.execution.user else []),
-            *("--", *launch.command),
+            *("--", *(word.replace("$", "$$") for word in launch.command)),  # systemd would fill in variables
         )
         backend = self.find(launch.port_set)
         status = int(self._shown(launch.port_set).get("ExecMainStatus", "0"))
@@ -73,6 +76,8 @@ class Units(Processes):
             said = done.stderr.strip() or f"systemd says {status}, see systemd.exec(5), Process Exit Codes"
             self.stop(launch.port_set)
             raise DeployError(f"{launch.command[0]} cannot be started: {said}")
+        backend = replace(backend, targets=launch.targets)
+        self.records.write(backend)
         return backend
 
     def death(self, backend: Backend) -> str:
