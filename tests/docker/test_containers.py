@@ -103,7 +103,7 @@ def test_the_image_s_own_healthcheck_decides(engine: Engine, contained: Containe
     start = text.index("[services.game.health]")
     end = text.index("[services.game.deploy]")
     contained.config.write_text(
-        text[:start] + '[services.game.health]\nkind = "docker"\ninterval = 0.1\ndeadline = 6\n' + text[end:]
+        text[:start] + '[services.game.health]\nkind = "docker"\ninterval = 0.1\ndeadline = 3\n' + text[end:]
     )
     second = 1_000_000_000
     # The check runs the same binary: `/echo` with one argument too few ends with 2, with both it would serve.
@@ -167,7 +167,7 @@ def test_the_engine_killed_in_the_middle_of_a_deployment(engine: Engine, contain
     (contained.folder / "true").symlink_to("/bin/true")
     contained.deploys("v1")
     contained.configure(more=f'[services.game.hooks]\n{hook} = ["{script}"]')
-    with Load(contained, seconds=7, rate_per_s=1000) as load:
+    with Load(contained, seconds=6, rate_per_s=1000) as load:
         done = contained.types("deploy", "game", "v2")
         assert "Traceback" not in done.stderr
         engine.kill()
