@@ -25,26 +25,34 @@ from swapper.model import BackendKind, Service
 from swapper.recipe import SourceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["Images", "Release", "Releases"]
+__all__ = ["Image", "Images", "Release", "Releases"]
 
 _TAG = re.compile(r"(?!.*\.\.)[A-Za-z0-9_+][A-Za-z0-9._+-]{0,127}")
 _IMAGE_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME = re.compile(rf"{_TAG.pattern}(@[0-9a-f]{{12}})?")  # of a release's folder
 
 
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that has come, and the names that it brought along."""
+
+    id: str  # sha256:...
+    names: tuple[str, ...] = ()
+
+
 class Images(Protocol):
     """The images of a container engine. What fails raises a SwapperError."""
 
-    def pull(self, image: str, username: str, password: str) -> str:
-        """Fetch `name:tag` or `name@digest`; the image's id, `sha256:...`."""
+    def pull(self, image: str, username: str, password: str) -> Image:
+        """Fetch `name:tag` or `name@digest`."""
 
-    def load(self, archive: Path) -> str:
-        """Take an image archive in; the image's id."""
+    def load(self, archive: Path) -> Image:
+        """Take an image archive in."""
 
-    def remove(self, image: str) -> None:
-        """Delete an image; one that is not there is no mistake."""
+    def remove(self, image: str, names: Iterable[str] = ()) -> None:
+        """Take names off an image and delete it; one that is not there is no mistake, one that is in use is."""
 
     def exists(self, image: str) -> bool:
         """Whether the engine has the image."""
@@ -63,6 +71,7 @@ class Release:
     image: str  # what a container is made of; empty for files
     folder: Path
     fetched_at: float  # Unix time
+    names: tuple[str, ...] = ()  # that the image brought along, to be taken off it again
 
 
 class Releases:
@@ -114,7 +123,8 @@ class Releases:
         folder = self._releases / tag
         try:
             stored = json.loads((folder / "release.json").read_bytes())
-            return Release(tag, str(stored["digest"]), str(stored["image"]), folder, float(stored["fetched_at"]))
+            names = tuple(map(str, stored.get("names", ())))
+            return Release(tag, str(stored["digest"]), str(stored["image"]), folder, float(stored["fetched_at"]), names)
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
@@ -141,14 +151,15 @@ class Releases:
         kept = keep | {release.tag for release in known[: self._source.keep]}
         if current := self.current():
             kept.add(current.tag)
-        in_use = {release.image for release in known if release.tag in kept}
+        in_use = {release.image for release in known if release.tag in kept} | self._images_of_others()
         gone = []
         for release in known:
             if release.tag in kept:
                 continue
             try:
                 if release.image and release.image not in in_use:
-                    self._engine.remove(release.image)
+                    names = {name for other in known if other.image == release.image for name in other.names}
+                    self._engine.remove(release.image, names)
                 _discard(release.folder)
                 gone.append(release.tag)
             except (SwapperError, OSError) as error:
@@ -156,6 +167,15 @@ class Releases:
         with suppress(LockedError), file_lock(self._folder / ".fetch.lock", wait_s=0):
             self._sweep()
         return gone
+
+    def _images_of_others(self) -> set[str]:
+        """The images of every other service's releases, those being fetched too."""
+        found = set()
+        for path in self._folder.parent.glob("*/releases/*/release.json"):
+            if path.parents[2] != self._folder:
+                with suppress(OSError, ValueError, TypeError, KeyError):
+                    found.add(str(json.loads(path.read_bytes())["image"]))
+        return found
 
     @property
     def _engine(self) -> Images:
@@ -178,7 +198,7 @@ class Releases:
         if release is None or not release.image or self._engine.exists(release.image):
             return release
         archive = next((release.folder / "files").iterdir(), None)
-        return release if archive and self._engine.load(archive) == release.image else None
+        return release if archive and self._engine.load(archive).id == release.image else None
 
     def _from_path(self, tag: str | None) -> Release:
         if tag is None:
@@ -213,12 +233,12 @@ class Releases:
         is_digest = _IMAGE_DIGEST.fullmatch(ref)
         name = f"{self._source.image}{'@' if is_digest else ':'}{ref}"
         image = self._engine.pull(name, self._source.username, password)
-        tag = _short(ref) if is_digest else f"{ref}@{_short(image)}"
+        tag = _short(ref) if is_digest else f"{ref}@{_short(image.id)}"
         if known := self.get(tag):
             return known
         with self._stage(tag) as stage:
             (stage / "fetched").rename(stage / "files")
-            return self._keep(tag, stage, digest=image, image=image)
+            return self._keep(tag, stage, digest=image.id, image=image)
 
     @contextmanager
     def _stage(self, tag: str) -> Iterator[Path]:
@@ -236,7 +256,7 @@ class Releases:
         if self._service.backend is BackendKind.DOCKER:
             image = self._engine.load(fetched)
             fetched.parent.rename(files)
-            return self._keep(tag, stage, digest=image, image=image)
+            return self._keep(tag, stage, digest=image.id, image=image)
         found = digest(fetched)
         if fetched.is_dir():
             fetched.rename(files)
@@ -246,12 +266,18 @@ class Releases:
             fetched.chmod(0o755)
             fetched.parent.rename(files)
         shutil.rmtree(stage / "fetched", ignore_errors=True)
-        return self._keep(tag, stage, digest=found, image="")
+        return self._keep(tag, stage, digest=found)
 
-    def _keep(self, tag: str, stage: Path, *, digest: str, image: str) -> Release:
+    def _keep(self, tag: str, stage: Path, *, digest: str, image: Image = Image("")) -> Release:
         """Bring a staged release to the disk, then under its final name."""
-        release = Release(tag, digest, image, self._releases / tag, time.time())
-        stored = {"tag": tag, "digest": digest, "image": image, "fetched_at": release.fetched_at}
+        release = Release(tag, digest, image.id, self._releases / tag, time.time(), image.names)
+        stored = {
+            "tag": tag,
+            "digest": digest,
+            "image": image.id,
+            "names": image.names,
+            "fetched_at": release.fetched_at,
+        }
         replace_file(stage / "release.json", json.dumps(stored).encode() + b"\n")
         make_durable(stage)
         if os.path.lexists(release.folder):  # and is not whole, else it were not fetched

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import io
 import json
 import re
+import shutil
 import socket
+import tarfile
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -229,7 +233,6 @@ def test_a_wrong_password_is_an_error_that_does_not_show_it(
         assert secret not in told + written + json.dumps(engine.inspect("swapper-game-blue"))
 
 
-@pytest.mark.xfail(strict=True, reason="EngineImages.pull overlooks an error in the middle of a pull")
 def test_an_image_that_does_not_come_whole_is_not_taken_for_the_one_before(
     engine: Engine, registered: tuple[Contained, Registry]
 ) -> None:
@@ -278,3 +281,83 @@ def test_an_image_that_somebody_removed_is_loaded_again_for_a_rollback(engine: E
     engine.docker("rmi", "swapper-test:v1")
     assert contained.does("rollback", "game")["release"] == "v1"
     assert engine.containers() == {"swapper-game-blue": "v1"}
+
+
+def retagged(service: Contained, tag: str, *images: str, names: list[list[str]]) -> None:
+    """Make the archive of release `tag` of the images of others, with these names for each."""
+    manifest: list[Any] = []
+    with tarfile.open(service.folder / "builds" / f"{tag}.tar.gz", "w:gz", compresslevel=1) as made:
+        for number, (image, its_names) in enumerate(zip(images, names, strict=True)):
+            packed = gzip.decompress((service.folder / "builds" / f"{image}.tar.gz").read_bytes())
+            with tarfile.open(fileobj=io.BytesIO(packed)) as built:
+                for member in built.getmembers():
+                    content = built.extractfile(member)
+                    assert content is not None
+                    if member.name == "manifest.json":
+                        (described,) = json.load(content)
+                        layers = [f"{number}-{layer}" for layer in described["Layers"]]
+                        config = f"{number}-{described['Config']}"
+                        manifest.append({"Config": config, "RepoTags": its_names, "Layers": layers})
+                    else:
+                        member.name = f"{number}-{member.name}"
+                        made.addfile(member, content)
+        text = json.dumps(manifest).encode()
+        member = tarfile.TarInfo("manifest.json")
+        member.size = len(text)
+        made.addfile(member, io.BytesIO(text))
+
+
+def names(engine: Engine) -> set[str]:
+    """The names of all images; <none> for one without."""
+    return set(engine.docker("images", "--all", "--format", "{{.Repository}}:{{.Tag}}").stdout.split())
+
+
+def test_an_archive_may_give_its_one_image_several_names_which_go_with_it(engine: Engine, contained: Contained) -> None:
+    contained.source += "\nkeep = 2"
+    contained.configure()
+    for tag in ("v1", "v2", "v3", "v4"):
+        contained.build(f"built-{tag}")
+        retagged(contained, tag, f"built-{tag}", names=[[f"game:{tag}", f"other/game:{tag}"]])
+        contained.deploys(tag)
+    assert engine.containers() == {"swapper-game-green": "v4"}
+    assert names(engine) == {f"{name}:{tag}" for name in ("game", "other/game") for tag in ("v3", "v4")}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_nothing_stays_of_an_archive_that_is_refused(engine: Engine, contained: Contained, named: bool) -> None:
+    """It holds two images, of which one was here before and stays."""
+    for tag in ("v1", "new"):
+        contained.build(tag)
+    contained.deploys("v1")
+    retagged(contained, "v2", "v1", "new", names=[["swapper-test:v1"], ["game:new"] if named else []])
+    done = contained.types("deploy", "game", "v2")
+    assert (done.returncode, "v2.tar.gz holds 2 images" in done.stderr) == (1, True)
+    assert (names(engine), kept(contained)) == ({"swapper-test:v1"}, {"v1"})
+
+
+def test_an_image_that_an_operator_gave_a_name_stays_and_is_told(engine: Engine, contained: Contained) -> None:
+    contained.source += "\nkeep = 2"
+    contained.configure()
+    for tag in ("v1", "v2", "v3"):
+        contained.build(tag)
+        if tag == "v3":
+            engine.docker("tag", "swapper-test:v1", "mine:golden")
+        done = contained.types("deploy", "game", tag)
+    assert re.search("v1 stays for now: removing image .*: it has another name; docker rmi mine:golden", done.stderr)
+    assert (names(engine) >= {"mine:golden", "swapper-test:v1"}, kept(contained)) == (True, {"v1", "v2", "v3"})
+    engine.docker("rmi", "mine:golden")
+    contained.build("v4")
+    contained.deploys("v4")
+    assert (images(engine), kept(contained)) == ({"v3", "v4"}, {"v3", "v4"})
+
+
+def test_an_image_stays_while_another_service_has_its_release(engine: Engine, contained: Contained) -> None:
+    contained.source += "\nkeep = 2"
+    contained.configure()
+    for tag in ("v1", "v2", "v3"):
+        contained.build(tag)
+        contained.deploys(tag)
+        if tag == "v1":
+            shutil.copytree(contained.state / "services/game/releases", contained.state / "services/chat/releases")
+    assert (images(engine), kept(contained)) == ({"v1", "v2", "v3"}, {"v2", "v3"})
+    shutil.rmtree(contained.state / "services/chat")

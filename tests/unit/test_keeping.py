@@ -10,7 +10,8 @@ import pytest
 from swapper.errors import DeployError, LockedError
 from swapper.lock import file_lock
 from swapper.model import BackendKind
-from tests.shelf import build, fetched, local
+from swapper.recipe import Source, SourceKind
+from tests.shelf import Shelf, build, fetched, local
 
 
 def test_leftovers_of_a_killed_command_go_with_the_next_one(tmp_path: Path) -> None:
@@ -98,3 +99,33 @@ def test_a_release_whose_image_cannot_be_removed_stays_and_is_told(tmp_path: Pat
     assert shelf.said == [f"game: v1 stays for now: {first.image}: in use"]
     shelf.images.in_use.clear()
     assert shelf.releases.prune(set()) == ["v1"]
+
+
+def test_an_image_stays_as_long_as_another_service_has_a_release_of_it(tmp_path: Path) -> None:
+    game, chat = (local(tmp_path, BackendKind.DOCKER, keep=2, state=state) for state in ("game", "chat"))
+    (shared,) = fetched(chat, tmp_path, "v1")
+    fetched(game, tmp_path, "v1", "v2", "v3")
+    assert game.releases.prune(set()) == ["v1"]
+    assert game.images.exists(shared.image)
+    fetched(chat, tmp_path, "v4", "v5")
+    assert chat.releases.prune(set()) == ["v1"]
+    assert not game.images.exists(shared.image)
+
+
+def test_an_image_is_removed_with_all_names_that_its_releases_brought(tmp_path: Path) -> None:
+    """As with a registry whose `latest` was the same image as its `v1`."""
+    shelf = Shelf(tmp_path, Source(SourceKind.REGISTRY, image="host:5000/game", keep=2), BackendKind.DOCKER)
+    contents = {"v1": b"one", "latest": b"one", "stable": b"one", "v2": b"two", "v3": b"three"}
+    shelf.images.registry.update({f"host:5000/game:{tag}": content for tag, content in contents.items()})
+    first, *_ = [shelf.releases.fetch(tag) for tag in contents]
+    assert len(shelf.releases.prune(set())) == 3
+    assert (shelf.said, shelf.images.exists(first.image)) == ([], False)
+    assert len(shelf.on_disk()) == 2
+
+
+def test_an_image_that_somebody_gave_a_name_stays_with_its_release_and_is_told(tmp_path: Path) -> None:
+    shelf = local(tmp_path, BackendKind.DOCKER, keep=2)
+    first, *_ = fetched(shelf, tmp_path, "v1", "v2", "v3")
+    shelf.images.names[first.image].add("mine:1")
+    assert shelf.releases.prune(set()) == []
+    assert shelf.said == [f"game: v1 stays for now: {first.image}: in use"]

@@ -83,7 +83,7 @@ def test_an_image_that_somebody_removed_is_loaded_again(tmp_path: Path) -> None:
     shelf = local(tmp_path, BackendKind.DOCKER, name="{tag}.tar")
     archive = build(tmp_path, "v1.tar", b"an image")
     release = shelf.releases.fetch("v1")
-    shelf.images.remove(release.image)
+    shelf.images.remove(release.image, release.names)
     archive.unlink()
     assert shelf.releases.fetch("v1") == release
     assert shelf.images.exists(release.image)
