@@ -21,6 +21,7 @@ import h11
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -34,14 +35,17 @@ from swapper.receiver import REQUEST_S, Receiver
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from starlette.requests import Request
+    from starlette.types import Message
 
     from swapper.config import Config
+    from swapper.deliveries import Outcome
 
 __all__ = ["application", "serve"]
 
 STATUS_AGE_S = 1.0
 STATUS_TIMEOUT_S = 10.0
+SETTLED = ("done", "finished", "returned")  # the results of deployments that nobody has to try again
+SIGNALLED = 128  # and the number of the signal that ended it: the exit code of a command that noticed
 CONNECTIONS = 400  # and as many that wait to be accepted: both fit into the 1,024 descriptors of a process
 
 _LOG = logging.getLogger(__name__)
@@ -53,18 +57,34 @@ def application(
     deploy: Callable[[str, str], Awaitable[int]],
     status: Callable[[], Awaitable[dict[str, Any]]],
     clock_s: Callable[[], float],
+    request_s: float = REQUEST_S,
 ) -> Starlette:
     """The server's application: POST /hook, GET /healthz, /status and /metrics.
 
     `deploy` is given service and tag and answers the exit code of `swapper deploy`; `status` answers what
-    `swapper status --json` prints. Raises ConfigError without a secret, StateError for a kept file that cannot
-    be trusted.
+    `swapper status --json` prints. A body has `request_s` to arrive, 10 s at most. Raises ConfigError without a
+    secret, StateError for a kept file that cannot be trusted.
     """
     metrics = Metrics()
-    queue = Queue(config.state_dir / "queue.json", deploy=deploy, finished=metrics.finished, clock_s=clock_s)
+
+    def finished(outcome: Outcome) -> None:
+        metrics.finished(outcome)
+        if not outcome.is_final and outcome.result != "locked":  # the queue itself tries again after a lock
+            receiver.forget(outcome.tag)
+
+    queue = Queue(
+        config.state_dir / "queue.json",
+        deploy=deploy,
+        finished=finished,
+        clock_s=clock_s,
+        is_settled=partial(_is_settled, status),
+    )
     metrics.observe(queue)
-    receiver = Receiver(config, queue, metrics, clock_s)
+    receiver = _ForgetfulReceiver(config, queue, metrics, clock_s)
     fresh_status = _Cached(status, STATUS_AGE_S, clock_s)
+
+    async def hook(request: Request) -> Response:
+        return await receiver.receive(_limited(request, request_s))
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -82,7 +102,7 @@ def application(
         await queue.stop()
 
     routes = [
-        Route("/hook", receiver.receive, methods=["POST"]),
+        Route("/hook", hook, methods=["POST"]),
         Route("/healthz", healthz),
         Route("/status", show_status),
         Route("/metrics", show_metrics),
@@ -90,11 +110,12 @@ def application(
     return Starlette(routes=routes, lifespan=lifespan)
 
 
-def serve(config: Config, *, command: Sequence[str] = ()) -> None:
+def serve(config: Config, *, command: Sequence[str] = (), request_s: int = int(REQUEST_S)) -> None:
     """Receive deliveries until SIGTERM, SIGINT or SIGHUP; a deployment under way then ends by itself.
 
-    `command` runs Swapper's own commands; by default it is that of this installation. Raises ConfigError without
-    a secret or where it cannot listen, StateError for a kept file that cannot be trusted.
+    `command` runs Swapper's own commands; by default it is that of this installation. A client has `request_s` for
+    each request. Raises ConfigError without a secret or where it cannot listen, StateError for a kept file that
+    cannot be trusted.
     """
     logs.start()
     command = command or _own_command()
@@ -103,6 +124,7 @@ def serve(config: Config, *, command: Sequence[str] = ()) -> None:
         deploy=partial(_deploy, command, config.path),
         status=partial(_status, command, config.path),
         clock_s=time.monotonic,
+        request_s=request_s,
     )
     server = uvicorn.Server(
         uvicorn.Config(
@@ -117,6 +139,7 @@ def serve(config: Config, *, command: Sequence[str] = ()) -> None:
             server_header=False,
             proxy_headers=False,
             backlog=CONNECTIONS,
+            timeout_keep_alive=request_s,
             timeout_graceful_shutdown=int(REQUEST_S),
         )
     )
@@ -126,6 +149,14 @@ def serve(config: Config, *, command: Sequence[str] = ()) -> None:
         host, port = listener.getsockname()[:2]
         logs.event(_LOG, "listening", host=host, port=port)
         server.run(sockets=[listener])
+
+
+class _ForgetfulReceiver(Receiver):
+    """A receiver that can be told that what it queued has come to nothing."""
+
+    def forget(self, tag: str) -> None:
+        """Take the deliveries of `tag` again: nobody else tries a deployment again that did not end for good."""
+        self._seen.forget(tag)
 
 
 class _Cached:
@@ -148,13 +179,13 @@ class _Cached:
 
 
 class _ImpatientProtocol(H11Protocol):
-    """HTTP/1.1 that closes connections which bring no request within `REQUEST_S`, or are too many."""
+    """HTTP/1.1 that closes connections which bring no request within `timeout_keep_alive`, or are too many."""
 
     _deadline: asyncio.TimerHandle
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(REQUEST_S, self._close_without_request)
+        self._deadline = self.loop.call_later(self.timeout_keep_alive, self._close_without_request)
         if len(self.connections) > CONNECTIONS:
             transport.close()
 
@@ -164,12 +195,30 @@ class _ImpatientProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         self._deadline.cancel()
-        self._deadline = self.loop.call_later(REQUEST_S, self._close_without_request)
+        self._deadline = self.loop.call_later(self.timeout_keep_alive, self._close_without_request)
         super().on_response_complete()
 
     def _close_without_request(self) -> None:
         if self.conn.our_state is not h11.SEND_RESPONSE:
             self.transport.close()
+
+
+def _limited(request: Request, request_s: float) -> Request:
+    """The same request, whose body is not waited for any longer than `request_s`: TimeoutError."""
+    give_up_s = asyncio.get_running_loop().time() + request_s
+
+    async def receive() -> Message:
+        async with asyncio.timeout_at(give_up_s):
+            return await request.receive()
+
+    return Request(request.scope, receive)
+
+
+async def _is_settled(status: Callable[[], Awaitable[dict[str, Any]]], service: str, began_at: float) -> bool:
+    """Whether a deployment that was begun at that Unix time, or one after it, has come to an end."""
+    services = (await status()).get("services", [])
+    last = next((one.get("deployment") for one in services if one["name"] == service), None)
+    return last is not None and last["started_at"] >= began_at and last["result"] in SETTLED
 
 
 def _own_command() -> list[str]:
@@ -178,9 +227,17 @@ def _own_command() -> list[str]:
 
 
 async def _deploy(command: Sequence[str], config: Path, service: str, tag: str) -> int:
-    """Run `swapper deploy` so that it outlives this server: signals to the server's group do not reach it."""
+    """Run `swapper deploy`, and after one that was killed `swapper apply`, which settles what it left."""
+    exit_code = await _run([*command, "deploy", "--config", str(config), "--json", "--", service, tag])
+    if exit_code < 0 or exit_code > SIGNALLED:
+        await _run([*command, "apply", "--config", str(config), "--json", "--", service])
+    return exit_code
+
+
+async def _run(argv: Sequence[str]) -> int:
+    """Run a command so that it outlives this server: signals to the server's group do not reach it."""
     process = subprocess.Popen(
-        [*command, "deploy", "--config", str(config), "--json", "--", service, tag],
+        argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         env={**os.environ, "SWAPPER_LOG": "json"},

@@ -45,8 +45,9 @@ class Deployments:
 class Server:
     """The application, without a socket; its time stands still between two calls."""
 
-    def __init__(self, config: Config, runner: asyncio.Runner) -> None:
+    def __init__(self, config: Config, runner: asyncio.Runner, *, last: dict[str, Any] | None = None) -> None:
         self.now_s = 0.0
+        self.last_deployments = last or {}  # by service, as `swapper status` tells them
         self.deployments = Deployments()
         self.status_asked = 0
         self.app = application(config, deploy=self.deployments, status=self._status, clock_s=lambda: self.now_s)
@@ -62,9 +63,9 @@ class Server:
         self._run(settle())
         return answer
 
-    def deliver(self, tag: str = "v1", **changes: object) -> httpx.Response:
+    def deliver(self, tag: str = "v1", *, delivery: str = "", **changes: object) -> httpx.Response:
         body = github.release(tag, **changes)
-        return self.post(body, github.headers(body))
+        return self.post(body, github.headers(body, delivery=delivery))
 
     def get(self, path: str) -> httpx.Response:
         return self._run(self.client.get(path))
@@ -79,7 +80,7 @@ class Server:
 
     async def _status(self) -> dict[str, Any]:
         self.status_asked += 1
-        return {"services": []}
+        return {"services": [{"name": name, "deployment": last} for name, last in self.last_deployments.items()]}
 
 
 async def settle() -> None:
@@ -101,9 +102,9 @@ def configuration(folder: Path, **webhooks: Webhook) -> Config:
 
 
 @contextmanager
-def running(config: Config) -> Iterator[Server]:
+def running(config: Config, *, last: dict[str, Any] | None = None) -> Iterator[Server]:
     with asyncio.Runner() as runner:
-        server = Server(config, runner)
+        server = Server(config, runner, last=last)
         lifespan = server.app.router.lifespan_context(server.app)
         runner.run(lifespan.__aenter__())
         runner.run(settle())

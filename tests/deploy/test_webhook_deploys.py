@@ -223,6 +223,33 @@ def test_a_deployment_outlives_a_killed_server_and_the_next_one_remembers(town: 
     assert town.running() == {"green": "v2"}
 
 
+def test_a_deployment_that_died_with_its_server_is_begun_again(town: Published) -> None:
+    town.build("v1", boot_ms=1000)
+    with serving(town) as first:
+        first.deliver("v1", delivery="one")
+        wait_until("its start", town.running)
+        first.kill()
+        town.clean()  # as a reboot does, with the backend too
+    assert town.status()["deployment"]["phase"] == "checking"
+    with serving(town) as second:
+        wait_until("the deployment", second.is_idle)
+        assert second.deliver("v1", delivery="one").json() == {"result": "replay"}
+    assert town.done() == ["v1"]
+    assert list(town.running().values()) == ["v1"]
+
+
+def test_a_deployment_that_ended_without_a_server_is_not_repeated_by_the_next_one(town: Published) -> None:
+    town.build("v1", boot_ms=500)
+    with serving(town) as first:
+        first.deliver("v1")
+        wait_until("its start", town.running)
+        first.kill()
+    wait_until("its end", town.done)
+    with serving(town) as second:
+        wait_until("the server's rest", second.is_idle)
+    assert (town.done(), town.running()) == (["v1"], {"blue": "v1"})
+
+
 def test_a_deployment_by_hand_while_the_webhook_deploys_is_refused(town: Published, server: Server) -> None:
     town.build("v1", boot_ms=1500)
     town.build("v2")

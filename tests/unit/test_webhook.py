@@ -84,6 +84,8 @@ def test_a_replay_is_answered_and_does_nothing_also_after_a_restart(config: Conf
         replay = server.post(body, headers)
         assert (replay.status_code, replay.json()) == (200, {"result": "replay"})
         assert server.deployments.asked == [("game", "v1"), ("chat", "v1")]
+        for service in ("game", "chat"):
+            server.end(service)
     with running(config) as server:
         assert server.post(body, headers).json() == {"result": "replay"}
         assert server.deployments.asked == []
