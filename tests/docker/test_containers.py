@@ -66,6 +66,7 @@ def test_limits_labels_and_environment_reach_the_container(engine: Engine, conta
         "swapper.service": "game",
         "swapper.set": "blue",
         "swapper.release": "v1",
+        "swapper.targets": "udp 1000=1001",
     }
     assert {"WHERE=blue 1001 v1", "SWAPPER_SET=blue", "SWAPPER_UDP_1000=1001", "TAG=v1"} <= set(found["Config"]["Env"])
     assert (found["Config"]["StopSignal"], found["HostConfig"]["RestartPolicy"]["Name"]) == ("SIGINT", "unless-stopped")
