@@ -39,14 +39,26 @@ _LOG = logging.getLogger(__name__)
 class Receiver:
     """POST /hook. Nothing of a delivery is looked into before its signature is found right."""
 
-    def __init__(self, config: Config, queue: Queue, metrics: Metrics, clock_s: Callable[[], float]) -> None:
-        """Raise ConfigError without a secret, StateError for a kept file that cannot be trusted."""
+    def __init__(
+        self,
+        config: Config,
+        queue: Queue,
+        metrics: Metrics,
+        clock_s: Callable[[], float],
+        *,
+        request_s: float = REQUEST_S,
+    ) -> None:
+        """Give the body of a request `request_s` to arrive.
+
+        Raises ConfigError without a secret, StateError for a kept file that cannot be trusted.
+        """
         if config.serve.secret is None:
             raise ConfigError(f"{config.path}: serve: found no secret; allowed: secret_file or secret_env")
         self._secret = secrets.read(config.serve.secret).encode()
         self._limit_bytes = config.serve.body_limit_bytes
         self._webhooks = {name: service.recipe.webhook for name, service in config.services.items()}
         self._seen = Seen(config.state_dir / "deliveries.json")
+        self._request_s = request_s
         self._bodies = asyncio.Semaphore(BODIES_AT_ONCE)
         self._queue, self._metrics, self._clock_s = queue, metrics, clock_s
         self._refused = 0
@@ -64,6 +76,10 @@ class Receiver:
         self._metrics.deliveries.labels(result).inc()
         return answer
 
+    def forget(self, tag: str) -> None:
+        """Take the deliveries of `tag` again: nobody else tries a deployment again that did not end for good."""
+        self._seen.forget(tag)
+
     async def _body(self, request: Request) -> bytes:
         declared = request.headers.get("content-length", "0")
         if not _LENGTH.fullmatch(declared):
@@ -72,7 +88,7 @@ class Receiver:
             raise HTTPException(413, headers=_CLOSE)
         body = bytearray()
         try:
-            async with asyncio.timeout(REQUEST_S), self._bodies:
+            async with asyncio.timeout(self._request_s), self._bodies:
                 async for chunk in request.stream():
                     body += chunk
                     if len(body) > self._limit_bytes:
@@ -108,9 +124,8 @@ class Receiver:
         logs.event(_LOG, "delivery", delivery=delivery, **asdict(release), services=services)
         if services:
             self._queue.put(services, release.tag)
-            self._seen.add(
-                delivery, release.tag
-            )  # after: killed between the two, a replay deploys again, which harms nobody
+            # After it: killed between the two, a replay deploys again, which harms nobody.
+            self._seen.add(delivery, release.tag)
         return "queued" if services else "ignored", JSONResponse({"queued": services}, 202)
 
     def _note(self, request: Request, refusal: HTTPException) -> None:

@@ -35,8 +35,6 @@ from swapper.receiver import REQUEST_S, Receiver
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from starlette.types import Message
-
     from swapper.config import Config
     from swapper.deliveries import Outcome
 
@@ -62,7 +60,7 @@ def application(
     """The server's application: POST /hook, GET /healthz, /status and /metrics.
 
     `deploy` is given service and tag and answers the exit code of `swapper deploy`; `status` answers what
-    `swapper status --json` prints. A body has `request_s` to arrive, 10 s at most. Raises ConfigError without a
+    `swapper status --json` prints. A body has `request_s` to arrive. Raises ConfigError without a
     secret, StateError for a kept file that cannot be trusted.
     """
     metrics = Metrics()
@@ -80,11 +78,11 @@ def application(
         is_settled=partial(_is_settled, status),
     )
     metrics.observe(queue)
-    receiver = _ForgetfulReceiver(config, queue, metrics, clock_s)
+    receiver = Receiver(config, queue, metrics, clock_s, request_s=request_s)
     fresh_status = _Cached(status, STATUS_AGE_S, clock_s)
 
     async def hook(request: Request) -> Response:
-        return await receiver.receive(_limited(request, request_s))
+        return await receiver.receive(request)
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -151,14 +149,6 @@ def serve(config: Config, *, command: Sequence[str] = (), request_s: int = int(R
         server.run(sockets=[listener])
 
 
-class _ForgetfulReceiver(Receiver):
-    """A receiver that can be told that what it queued has come to nothing."""
-
-    def forget(self, tag: str) -> None:
-        """Take the deliveries of `tag` again: nobody else tries a deployment again that did not end for good."""
-        self._seen.forget(tag)
-
-
 class _Cached:
     """An answer that is asked for again when it is older than `age_s`, by one caller at a time."""
 
@@ -201,17 +191,6 @@ class _ImpatientProtocol(H11Protocol):
     def _close_without_request(self) -> None:
         if self.conn.our_state is not h11.SEND_RESPONSE:
             self.transport.close()
-
-
-def _limited(request: Request, request_s: float) -> Request:
-    """The same request, whose body is not waited for any longer than `request_s`: TimeoutError."""
-    give_up_s = asyncio.get_running_loop().time() + request_s
-
-    async def receive() -> Message:
-        async with asyncio.timeout_at(give_up_s):
-            return await request.receive()
-
-    return Request(request.scope, receive)
 
 
 async def _is_settled(status: Callable[[], Awaitable[dict[str, Any]]], service: str, began_at: float) -> bool:
