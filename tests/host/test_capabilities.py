@@ -95,6 +95,10 @@ def installed(machine: Machine) -> None:
     for path in UNITS:
         text = path.read_text().replace("/usr/local/bin/swapper", SWAPPER)
         (machine.root / "etc/systemd/system" / path.name).write_text(text)
+        drop_in = machine.root / "etc/systemd/system" / f"{path.name}.d/project.conf"
+        drop_in.parent.mkdir()
+        # Installed it would lie in /usr/local; this checkout may lie under /tmp, of which a unit has its own.
+        drop_in.write_text(f"[Service]\nBindReadOnlyPaths={Path(SWAPPER).parents[2]}\n")
     serve = '[serve]\nsecret_file = "/run/credentials/swapper-serve.service/webhook"\n'
     webhook = '[services.game.webhook]\nrepositories = ["example/game"]\n'
     folder = machine.root / "etc/swapper"
