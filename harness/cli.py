@@ -106,6 +106,8 @@ def matrix(*, quick: bool, demo: bool, only: str, json_path: Path | None, report
 @click.option("--flush", type=click.Choice(["none", "targeted", "all"]), default="targeted", show_default=True)
 @click.option("--no-output-chain", "output_chain", is_flag=True, flag_value=False, default=True)
 @click.option("--tcp", is_flag=True, help="TCP connections beside the datagrams.")
+@click.option("--swap-command", default="", help="Measure your own swap script instead: README says what it is told.")
+@click.option("--swap-timeout", "swap_timeout_s", type=click.FloatRange(0.1, 600), default=30, show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result to FILE; - prints it.")
 def run_one(*, json_path: Path | None, **options: Any) -> None:
     """One scenario; what became of every datagram."""

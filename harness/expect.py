@@ -44,6 +44,9 @@ def _proves_nothing(record: Record, account: Ledger) -> str:
         return f"{account.totals['not_sent']} datagrams were never sent"
     if not record.swaps_ns:
         return "nothing was swapped"
+    if record.scenario.swap_command and (idle := [s for s in ("blue", "green") if not account.totals[f"answered_{s}"]]):
+        said = f"; it said: {record.said}" if record.said else "; it said nothing"
+        return f"the swap command brought no traffic to {' and '.join(idle)}{said}"
     last_ns = max(int(stream.due_ns[-1]) for stream in account.streams)
     if record.scenario.expect != "drain" and record.swaps_ns[-1][1] + NS // 20 > last_ns:
         return "the last swap ended after the streams: it moved nothing that was counted"

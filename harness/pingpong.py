@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from harness.netns import build
 from harness.scenario import Scenario
 from harness.specs import INTERNAL, PUBLIC, configuration
-from harness.stage import swapper_command
+from harness.switch import swapper_command
 from harness.topology import OUTSIDE_AND_HOST
 
 if TYPE_CHECKING:

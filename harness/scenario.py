@@ -61,6 +61,8 @@ class Scenario:
     storm_swaps: int = 0  # that many swaps in-process, evenly over the run, instead of the command
     drop_every: int = 0
     pause_ms: int = 0
+    swap_command: str = ""  # somebody's own script instead of `swapper`; harness.switch says what it is told
+    swap_timeout_s: float = 30.0  # for each call of it
     expect: Expect = "zero"
 
     def __post_init__(self) -> None:
@@ -90,6 +92,7 @@ class Record:
     tcp: dict[str, int] = field(default_factory=dict)
     fresh_streams: frozenset[int] = frozenset()
     dropped_by_rule: int = 0
+    said: str = ""  # by the swap command, last
     load: float = 0.0
     verdict: str = "inconclusive"
     why: str = ""
@@ -114,6 +117,7 @@ class Record:
             "pushes": self.pushes,
             "tcp": self.tcp,
             "dropped_by_rule": self.dropped_by_rule,
+            "said": self.said,
             "pcap": self.pcap,
             "host": {"kernel": platform.release(), "cpus": os.cpu_count(), "load_1min": self.load},
         }

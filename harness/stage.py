@@ -1,14 +1,10 @@
-"""The processes and files of one run: what the story of a scenario is played on.
-
-The swap is made by the `swapper` command, as a user would make it.
-"""
+"""The processes and files of one run: what the story of a scenario is played on."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
-import shutil
 import sys
 import time
 from collections import Counter
@@ -16,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import ledger, others, pushes, records, specs
+from harness.switch import switch_for
 from harness.topology import FAMILIES
 
 if TYPE_CHECKING:
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
     from harness.topology import Topology
     from harness.workers import Worker
 
-__all__ = ["Stage", "swapper_command"]
+__all__ = ["Stage"]
 
 NS: Final = 1_000_000_000
 LEAD_NS: Final = 150_000_000  # between the order to go and the first slot
@@ -44,7 +41,7 @@ class Stage:
         self.record, self.say = record, say
         self.run_id = random.getrandbits(31)
         self.host = net[topology.host]
-        self.config = folder / "swapper.toml"
+        self.switch = switch_for(scenario, topology, self.host, folder)
         self.backends: dict[str, Worker] = {}
         self.backend_logs: list[tuple[str, Path]] = []
         self.finals: list[tuple[str, dict[str, Any]]] = []
@@ -54,9 +51,8 @@ class Stage:
 
     def play(self, stack: ExitStack) -> None:
         """From the first rule to the last datagram."""
-        self.config.write_text(specs.configuration(self.scenario, self.folder, self.topology), encoding="ascii")
         self._settle_others()
-        self.swapper("apply", "game")
+        self.switch.begin()
         self._disturb()
         for port_set in ("blue", "green"):
             self.launch(port_set, stack)
@@ -138,12 +134,6 @@ class Stage:
         """Stop a backend in good order and keep its final report."""
         self.finals.append((port_set, self.backends.pop(port_set).stop()))
 
-    def swapper(self, *arguments: str) -> dict[str, Any]:
-        """Run the `swapper` command in the host's namespace; its JSON."""
-        done = self.host.run([*swapper_command(), *arguments, "--config", str(self.config), "--json"])
-        document: dict[str, Any] = json.loads(done.stdout)
-        return document
-
     def _swap_under_load(self, t0_ns: int, stack: ExitStack) -> None:
         scenario = self.scenario
         if scenario.storm_swaps:
@@ -156,10 +146,11 @@ class Stage:
                 self.backends[self.active].pause(scenario.pause_ms)
                 _sleep_until(time.time_ns() + 2 * scenario.pause_ms * 1_000_000)
             old, begin = self.active, time.time_ns()
-            result = self.swapper("swap", "game")
+            self.active = "green" if old == "blue" else "blue"
+            commit_ms = self.switch.swap(self.active)
+            self.record.said = self.switch.said
             self.record.swaps_ns.append((begin, time.time_ns()))
-            self.record.commits_ms.append(result["commit_ms"])
-            self.active = result["to"]
+            self.record.commits_ms.append(commit_ms)
             self.say(f"swap {number + 1} of {scenario.swaps}: {old} -> {self.active}")
             _sleep_until(time.time_ns() + int(scenario.stop_old_after_s * NS))
             if scenario.tcp:
@@ -173,10 +164,10 @@ class Stage:
         """Swap as fast as the scenario says, in one process beside the traffic, through swapper's public API."""
         scenario = self.scenario
         _sleep_until(t0_ns + NS // 2)
-        seconds = scenario.seconds - 1
+        seconds, config = scenario.seconds - 1, self.folder / "swapper.toml"
         begin = time.time_ns()
         done = self.host.run(
-            [sys.executable, "-m", "harness.storm", str(self.config), str(scenario.storm_swaps), str(seconds)],
+            [sys.executable, "-m", "harness.storm", str(config), str(scenario.storm_swaps), str(seconds)],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         )
         self.record.commits_ms = json.loads(done.stdout)["commit_ms"]
@@ -269,15 +260,6 @@ class Stage:
 def _datagrams(seen: Any) -> Any:
     """A backend's log without what came over TCP."""
     return seen[seen["stream"] != specs.TCP_STREAM]
-
-
-def swapper_command() -> list[str]:
-    """The `swapper` command of this installation."""
-    beside = Path(sys.executable).with_name("swapper")
-    if beside.exists():
-        return [str(beside)]
-    found = shutil.which("swapper")
-    return [found] if found else [sys.executable, "-m", "swapper"]
 
 
 def _sleep_until(when_ns: int) -> None:

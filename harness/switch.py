@@ -1,0 +1,113 @@
+"""What moves the traffic in a run: the `swapper` command, or a command of somebody else's that is being measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from harness import specs
+
+if TYPE_CHECKING:
+    from harness.netns import Namespace
+    from harness.scenario import Scenario
+    from harness.topology import Topology
+
+__all__ = ["CommandSwitch", "SwapperSwitch", "Switch", "swapper_command", "switch_for"]
+
+SHOWN_LINES: Final = 12
+
+
+class Switch(Protocol):
+    """Carries the public ports to blue at first, then to and fro. What fails raises CalledProcessError or Timeout."""
+
+    def begin(self) -> None:
+        """Carry the service, on blue."""
+
+    said: str  # by the last call
+
+    def swap(self, to: str) -> float:
+        """Move traffic to a port set; how long the commit itself took, in ms, 0 where nobody knows."""
+
+
+class SwapperSwitch:
+    """The `swapper` command, as a user would type it."""
+
+    def __init__(self, host: Namespace, config: Path) -> None:
+        self.host, self.config = host, config
+        self.said = ""
+
+    def begin(self) -> None:
+        """`swapper apply`."""
+        self._run("apply", "game")
+
+    def swap(self, to: str) -> float:
+        """`swapper swap`."""
+        return float(self._run("swap", "game", "--to", to)["commit_ms"])
+
+    def _run(self, *arguments: str) -> dict[str, Any]:
+        done = self.host.run([*swapper_command(), *arguments, "--config", str(self.config), "--json"])
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
+
+class CommandSwitch:
+    """Somebody's own swap script: run once before the traffic, with SWAP_FROM empty, then once for each swap.
+
+    Its environment says what is meant: SWAP_PUBLIC, SWAP_FROM and SWAP_TO (sets), SWAP_FROM_PORT and SWAP_TO_PORT, and
+    where the scenario has TCP the same with _TCP_; SWAP_STATE is a folder of this run's own.
+    """
+
+    def __init__(self, host: Namespace, scenario: Scenario, folder: Path) -> None:
+        self.host, self.tcp, self.timeout_s = host, scenario.tcp, scenario.swap_timeout_s
+        self.argv = shlex.split(scenario.swap_command)
+        self.said = ""
+        self.state = folder / "swap-state"
+        self.state.mkdir()
+        self.active = ""
+
+    def begin(self) -> None:
+        """The first call."""
+        self.swap("blue")
+
+    def swap(self, to: str) -> float:
+        """One call; it must end within the scenario's `swap_timeout_s`."""
+        ports = [("SWAP_", specs.PUBLIC, specs.INTERNAL)]
+        if self.tcp:
+            ports.append(("SWAP_TCP_", specs.TCP_PUBLIC, specs.TCP_INTERNAL))
+        told = {"SWAP_FROM": self.active, "SWAP_TO": to, "SWAP_STATE": str(self.state)}
+        for prefix, public, internal in ports:
+            told[f"{prefix}PUBLIC"] = str(public)
+            told[f"{prefix}TO_PORT"] = str(internal[to])
+            told[f"{prefix}FROM_PORT"] = str(internal[self.active]) if self.active else ""
+        # Both into one, in the order in which it said them.
+        argv = ["sh", "-c", 'exec "$@" 2>&1', "sh", *self.argv]
+        done = self.host.run(argv, env={**os.environ, **told}, timeout_s=self.timeout_s, check=False)
+        self.said = "\n".join(done.stdout.splitlines()[-SHOWN_LINES:])
+        if done.returncode:
+            raise subprocess.CalledProcessError(done.returncode, self.argv, stderr=self.said)
+        self.active = to
+        return 0.0
+
+
+def switch_for(scenario: Scenario, topology: Topology, host: Namespace, folder: Path) -> Switch:
+    """What the scenario asks for, ready on its host."""
+    if scenario.swap_command:
+        return CommandSwitch(host, scenario, folder)
+    config = folder / "swapper.toml"
+    config.write_text(specs.configuration(scenario, folder, topology), encoding="ascii")
+    return SwapperSwitch(host, config)
+
+
+def swapper_command() -> list[str]:
+    """The `swapper` command of this installation."""
+    beside = Path(sys.executable).with_name("swapper")
+    if beside.exists():
+        return [str(beside)]
+    found = shutil.which("swapper")
+    return [found] if found else [sys.executable, "-m", "swapper"]
