@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.pingpong import DIRECT, Route
+from bench.proxies import PROXIES, ProxyError, started
+from harness.pingpong import DIRECT, Route, alive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["ROUTES", "Comparison", "compare"]
+__all__ = ["DATAPLANES", "HOPS", "Comparison", "compare", "usable"]
 
 BOOTSTRAPS = 2000
-ROUTES = (
+DATAPLANES = (
     DIRECT,
     Route("stateless nftables", "stateless", "nftables"),
     Route("zones nftables", "zones", "nftables"),
@@ -23,6 +25,19 @@ ROUTES = (
     Route("zones iptables-legacy", "zones", "iptables-legacy"),
     Route("classic iptables-nft", "classic", "iptables-nft"),
 )
+HOPS = tuple(Route(proxy.name, front=partial(started, proxy)) for proxy in PROXIES if "udp" in proxy.protocols)
+
+
+def usable(routes: Sequence[Route]) -> tuple[list[Route], dict[str, str]]:
+    """The routes that come up on this host, and why the others do not, by name."""
+    up, missing = [], {}
+    for route in routes:
+        try:
+            with alive(route):
+                up.append(route)
+        except ProxyError as error:
+            missing[route.name] = str(error)
+    return up, missing
 
 
 @dataclass(frozen=True, slots=True)

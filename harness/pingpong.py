@@ -18,7 +18,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from harness.netns import build
 from harness.scenario import Scenario
@@ -28,8 +28,11 @@ from harness.topology import OUTSIDE_AND_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
-__all__ = ["DIRECT", "TURN", "Route", "rtts_us"]
+    from harness.netns import Namespace
+
+__all__ = ["DIRECT", "TURN", "Front", "Route", "alive", "rtts_us"]
 
 PAYLOAD: Final = b"x" * 64
 FIRST: Final = 200  # exchanges before anything counts
@@ -39,13 +42,21 @@ ECHO: Final = Path(__file__).with_name("echo.py")
 PATIENCE: Final = struct.pack("@ll", 1, 0)  # struct timeval
 
 
+class Front(Protocol):
+    """Puts something between the public port and the backend's, on a host, for the length of a block."""
+
+    def __call__(self, host: Namespace, folder: Path, *, public: int, backend: int) -> AbstractContextManager[object]:
+        """Up when the block begins."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One way from an outside client to the backend; without a dataplane straight to it, on a host without rules."""
+    """One way from an outside client to the backend: through a dataplane, through a front, or straight to it."""
 
     name: str
     dataplane: str = ""
     engine: str = ""
+    front: Front | None = None
 
 
 DIRECT: Final = Route("direct")
@@ -63,7 +74,7 @@ def rtts_us(routes: Sequence[Route], *, seconds: float, seed: int, one_core: boo
     order = list(routes)
     shuffle = random.Random(seed)  # noqa: S311 - an order that can be repeated, not a secret
     with ExitStack() as stack:
-        ends = {route.name: stack.enter_context(_alive(route)) for route in routes}
+        ends = {route.name: stack.enter_context(alive(route)) for route in routes}
         asking = {name: asks for name, (asks, _) in ends.items()}
         stack.enter_context(_echo([serves for _, serves in ends.values()], core=cores[0] if one_core else cores[-1]))
         stack.enter_context(_quiet(cores[0]))
@@ -95,7 +106,7 @@ def _exchange(name: str, sock: socket.socket, count: int) -> list[int]:
 
 
 @contextmanager
-def _alive(route: Route) -> Iterator[tuple[socket.socket, socket.socket]]:
+def alive(route: Route) -> Iterator[tuple[socket.socket, socket.socket]]:
     """The route's hosts and rules; the client's connected socket and the backend's."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swapper-")))
@@ -106,6 +117,9 @@ def _alive(route: Route) -> Iterator[tuple[socket.socket, socket.socket]]:
             scenario = Scenario(dataplane=route.dataplane, engine=route.engine)
             config.write_text(configuration(scenario, folder, OUTSIDE_AND_HOST), encoding="ascii")
             net["host"].run([*swapper_command(), "apply", "--config", str(config)])
+            port = PUBLIC
+        if route.front:
+            stack.enter_context(route.front(net["host"], folder, public=PUBLIC, backend=INTERNAL["blue"]))
             port = PUBLIC
         with net["host"].entered():
             serving = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))

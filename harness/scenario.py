@@ -24,6 +24,8 @@ from harness.workers import WorkerError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from harness.switch import SwitchFactory
+
 __all__ = ["Record", "Scenario", "run"]
 
 FLOWS_PER_STREAM = 12_500  # each stream of a side has its own range of source ports
@@ -123,8 +125,16 @@ class Record:
         }
 
 
-def run(scenario: Scenario, *, keep: Path | None = None, say: Callable[[str], None] = lambda _: None) -> Record:
+def run(
+    scenario: Scenario,
+    *,
+    keep: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    switch: SwitchFactory | None = None,
+) -> Record:
     """Run one scenario in namespaces of its own and account for every datagram; what breaks makes it inconclusive.
+
+    `switch` moves the traffic instead of what the scenario names.
 
     On a verdict other than `pass` a capture trimmed to the swaps is left under `keep`. Needs root and the main thread.
     """
@@ -133,7 +143,7 @@ def run(scenario: Scenario, *, keep: Path | None = None, say: Callable[[str], No
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swapper-", dir=_fast_folder())))
         net = stack.enter_context(build(topology))
-        stage = Stage(scenario, topology, net, folder, record, say)
+        stage = Stage(scenario, topology, net, folder, record, say, switch=switch)
         if keep is not None:
             stack.enter_context(captured(net[topology.host], folder / "run.pcap"))
         try:

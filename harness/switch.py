@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from harness.scenario import Scenario
     from harness.topology import Topology
 
-__all__ = ["CommandSwitch", "SwapperSwitch", "Switch", "swapper_command", "switch_for"]
+__all__ = ["CommandSwitch", "SwapperSwitch", "Switch", "SwitchFactory", "swapper_command", "switch_for"]
 
 SHOWN_LINES: Final = 12
 
@@ -26,17 +27,26 @@ SHOWN_LINES: Final = 12
 class Switch(Protocol):
     """Carries the public ports to blue at first, then to and fro. What fails raises CalledProcessError or Timeout."""
 
+    in_kernel: bool  # nothing else on the host touches a datagram: the kernel's counters have to agree with the logs
+    said: str  # by the last call
+
     def begin(self) -> None:
         """Carry the service, on blue."""
-
-    said: str  # by the last call
 
     def swap(self, to: str) -> float:
         """Move traffic to a port set; how long the commit itself took, in ms, 0 where nobody knows."""
 
+    def end(self) -> None:
+        """Take away what would outlive the namespace."""
+
+
+SwitchFactory = Callable[["Namespace", Path], Switch]  # for one run: its host, and a folder of its own
+
 
 class SwapperSwitch:
     """The `swapper` command, as a user would type it."""
+
+    in_kernel = True
 
     def __init__(self, host: Namespace, config: Path) -> None:
         self.host, self.config = host, config
@@ -50,6 +60,9 @@ class SwapperSwitch:
         """`swapper swap`."""
         return float(self._run("swap", "game", "--to", to)["commit_ms"])
 
+    def end(self) -> None:
+        """Nothing: rules go with their namespace."""
+
     def _run(self, *arguments: str) -> dict[str, Any]:
         done = self.host.run([*swapper_command(), *arguments, "--config", str(self.config), "--json"])
         document: dict[str, Any] = json.loads(done.stdout)
@@ -62,6 +75,8 @@ class CommandSwitch:
     Its environment says what is meant: SWAP_PUBLIC, SWAP_FROM and SWAP_TO (sets), SWAP_FROM_PORT and SWAP_TO_PORT, and
     where the scenario has TCP the same with _TCP_; SWAP_STATE is a folder of this run's own.
     """
+
+    in_kernel = False  # it may have started a proxy
 
     def __init__(self, host: Namespace, scenario: Scenario, folder: Path) -> None:
         self.host, self.tcp, self.timeout_s = host, scenario.tcp, scenario.swap_timeout_s
@@ -93,6 +108,9 @@ class CommandSwitch:
             raise subprocess.CalledProcessError(done.returncode, self.argv, stderr=self.said)
         self.active = to
         return 0.0
+
+    def end(self) -> None:
+        """Nothing that is known here."""
 
 
 def switch_for(scenario: Scenario, topology: Topology, host: Namespace, folder: Path) -> Switch:

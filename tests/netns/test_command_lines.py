@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,10 +67,23 @@ def test_what_is_not_in_the_matrix_is_a_mistake_that_names_what_is(tmp_path: Pat
 
 
 def test_the_bench_measures_every_path(tmp_path: Path) -> None:
-    done = types(tmp_path, "swapper-bench", "run", "--seconds", "2", "--json", "bench.json")
+    done = types(tmp_path, "swapper-bench", "run", "--seconds", "3", "--only", "rtt", "--json", "bench.json")
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "bench.json").read_text())
-    assert document["version"] == 1
+    assert (document["version"], document["missing"]) == (2, {})
+    names = {comparison["name"] for comparison in document["comparisons"]["two cores"]}
+    assert names >= {"direct", "zones nftables", "nginx", "envoy", "docker-proxy", "socat"}
     for comparisons in document["comparisons"].values():
         assert comparisons[0]["name"] == "direct"
         assert all(one["p50_us"] > 0 and one["low"] <= one["ratio"] <= one["high"] for one in comparisons)
+
+
+def test_the_bench_names_a_proxy_that_is_missing_and_goes_on(tmp_path: Path) -> None:
+    hidden = Path(str(shutil.which("socat"))).resolve()
+    hide = ["unshare", "-m", "sh", "-c", f'mount --bind /dev/null {hidden} && exec "$@"', "sh"]
+    argv = [*hide, str(BIN / "swapper-bench"), "run", "--seconds", "1", "--only", "rtt", "--json", "b.json"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    missing = json.loads((tmp_path / "b.json").read_text())["missing"]
+    assert "apt-get install socat" in missing["socat"]
+    assert "without socat: socat is not on this host" in done.stdout
