@@ -100,6 +100,7 @@ def finish(site: Site) -> None:
 def revive(site: Site) -> str:
     """Start the backend that should serve again where it does not run, as after a reboot; its release, or ""."""
     with site.locked(f"swapper apply {site.service.name}"):
+        site.releases.sweep()
         active = site.serving()
         tag = site.serving_tag(active) if active else ""
         if active is None or not tag or not site.death(active):

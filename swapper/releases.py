@@ -164,9 +164,14 @@ class Releases:
                 gone.append(release.tag)
             except (SwapperError, OSError) as error:
                 self._say(f"{self._service.name}: {release.tag} stays for now: {error}")
-        with suppress(LockedError), file_lock(self._folder / ".fetch.lock", wait_s=0):
-            self._sweep()
+        self.sweep()
         return gone
+
+    def sweep(self) -> None:
+        """Delete what a command that was killed while it fetched has left; nothing while another one fetches."""
+        if self._releases.is_dir():
+            with suppress(LockedError), file_lock(self._folder / ".fetch.lock", wait_s=0):
+                self._sweep()
 
     def _images_of_others(self) -> set[str]:
         """The images of every other service's releases, those being fetched too."""
