@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.proxies import Running
     from harness.netns import Namespace
 
-__all__ = ["TECHNIQUES", "Technique", "measured"]
+__all__ = ["TECHNIQUES", "ProxySwitch", "Technique", "measured"]
 
 # The same streams for all: from outside, over IPv4, since a proxy that listens elsewhere too would prove nothing more.
 STREAMS = Scenario(sides=("outside",), families=(4,), pattern="both", service_ms=20, seconds=3)
