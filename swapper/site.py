@@ -172,11 +172,9 @@ class Site:
     def probe(self, port_set: PortSet, *, public: bool = False) -> Probe:
         """The probe of the backend on a set: at its internal port, or through the public one."""
         health = self.service.recipe.health
-        port = next((port for port in self.service.ports if port.public == health.public), self.service.ports[0])
-        for candidate in self.service.ports:
-            of_kind = candidate.protocol is (Protocol.UDP if health.kind is ProbeKind.UDP else Protocol.TCP)
-            if candidate.public == health.public and of_kind:
-                port = candidate
+        protocol = Protocol.UDP if health.kind is ProbeKind.UDP else Protocol.TCP
+        probed = (port for port in self.service.of(protocol) if port.public == health.public)
+        port = next(probed, self.service.ports[0])  # kinds that name no port ask of the backend as a whole
         target = port.target(port_set)
         address = str(target.addresses[0]) if target.addresses else "127.0.0.1"
         endpoint = Endpoint(port.protocol, address, target.port)

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swapper.model import Protocol
+from swapper.sockets import listening
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -55,7 +58,7 @@ class Running(ABC):
     def await_port(self, protocol: str, port: int) -> None:
         """Until something listens on the port; ProxyError when it does not come up, or ends."""
         give_up_s = time.monotonic() + READY_WITHIN_S
-        while not _listens(self.process.pid, protocol, port):
+        while port not in listening(self.process.pid, Protocol(protocol)):
             if self.process.poll() is not None:
                 raise ProxyError(f"{self.name} ended with {self.process.returncode}: {self.last_lines()}")
             if time.monotonic() > give_up_s:
@@ -240,17 +243,3 @@ def _filled(name: str, **values: object) -> str:
     for key, value in values.items():
         text = text.replace(f"@{key}@", str(value))
     return text
-
-
-def _listens(pid: int, protocol: str, port: int) -> bool:
-    """Whether something is bound (UDP) or listens (TCP) on the port, in the namespace of a process."""
-    for family in ("", "6"):
-        try:
-            lines = Path(f"/proc/{pid}/net/{protocol}{family}").read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            if int(fields[1].rpartition(":")[2], 16) == port and (protocol == "udp" or fields[3] == "0A"):
-                return True
-    return False
