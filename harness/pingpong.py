@@ -57,6 +57,7 @@ class Route:
     dataplane: str = ""
     engine: str = ""
     front: Front | None = None
+    product: Path | None = None  # the tree whose `swapper` carries it, None for this installation
 
 
 DIRECT: Final = Route("direct")
@@ -116,7 +117,7 @@ def alive(route: Route) -> Iterator[tuple[socket.socket, socket.socket]]:
             config = folder / "swapper.toml"
             scenario = Scenario(dataplane=route.dataplane, engine=route.engine)
             config.write_text(configuration(scenario, folder, OUTSIDE_AND_HOST), encoding="ascii")
-            net["host"].run([*swapper_command(), "apply", "--config", str(config)])
+            net["host"].run([*swapper_command(route.product), "apply", "--config", str(config)])
             port = PUBLIC
         if route.front:
             stack.enter_context(route.front(net["host"], folder, public=PUBLIC, backend=INTERNAL["blue"]))

@@ -48,8 +48,9 @@ class SwapperSwitch:
 
     in_kernel = True
 
-    def __init__(self, host: Namespace, config: Path) -> None:
+    def __init__(self, host: Namespace, config: Path, *, product: Path | None = None) -> None:
         self.host, self.config = host, config
+        self.command = swapper_command(product)
         self.said = ""
 
     def begin(self) -> None:
@@ -64,7 +65,7 @@ class SwapperSwitch:
         """Nothing: rules go with their namespace."""
 
     def _run(self, *arguments: str) -> dict[str, Any]:
-        done = self.host.run([*swapper_command(), *arguments, "--config", str(self.config), "--json"])
+        done = self.host.run([*self.command, *arguments, "--config", str(self.config), "--json"])
         document: dict[str, Any] = json.loads(done.stdout)
         return document
 
@@ -122,8 +123,11 @@ def switch_for(scenario: Scenario, topology: Topology, host: Namespace, folder: 
     return SwapperSwitch(host, config)
 
 
-def swapper_command() -> list[str]:
-    """The `swapper` command of this installation."""
+def swapper_command(product: Path | None = None) -> list[str]:
+    """The `swapper` command of this installation, or of the tree `product`."""
+    if product:
+        # -P: else the folder that the caller happens to be in comes before the tree.
+        return ["env", f"PYTHONPATH={product}", sys.executable, "-P", "-m", "swapper"]
     beside = Path(sys.executable).with_name("swapper")
     if beside.exists():
         return [str(beside)]

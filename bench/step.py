@@ -1,0 +1,34 @@
+"""A bench run is a list of steps. Each is measured as a whole and kept at once, so an interrupted run goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.proxies import Proxy
+
+__all__ = ["Plan", "Step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is asked for; the same plan gives the same steps in the same order."""
+
+    seed: int = 1
+    quick: bool = False
+    rounds: int = 10
+    rtt_s: float = 300.0  # of round trips in all
+    proxies: tuple[Proxy, ...] = field(default=())  # those that come up on this host
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One piece of a run: `measure` returns what JSON can hold, or raises ProxyError for a proxy that failed."""
+
+    part: str
+    name: str  # unique within the part
+    about_s: float
+    measure: Callable[[], Any]
