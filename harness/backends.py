@@ -13,6 +13,7 @@ from collections import deque
 from typing import Any, Final
 
 from harness import wire
+from harness.haste import hurry
 from harness.mmsg import Batch
 from harness.records import CORRUPT, FOREIGN, HEADER, PUSHED, REPLIED_OFFSET, SEEN, SENT, Log
 from harness.sockets import CONTROL_SIZE, NS, af, drops, received_ns, udp
@@ -92,6 +93,8 @@ class Backend:
     def run(self) -> None:
         """Serve until `stop`, or until the owner is gone."""
         orders = Orders()
+        if self.batch is not None:
+            hurry()
         say({"ready": True, "who": self.who})
         while True:
             # select(2) waits with microseconds, epoll_wait(2) only with milliseconds.
