@@ -126,7 +126,7 @@ def test_sockperf_finds_the_same_round_trip() -> None:
             return float(found[1])
 
         with sock, pingpong._quiet(core):
-            agree("sockperf", lambda: ours_us("sockperf", sock, seconds=0.3, rest_s=0), theirs, rounds=8, looks=2)
+            agree("sockperf", lambda: ours_us("sockperf", sock, seconds=0.2, rest_s=0), theirs, rounds=7, looks=2)
 
 
 def test_irtt_finds_the_same_round_trip(tmp_path: Path) -> None:
