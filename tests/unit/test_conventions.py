@@ -24,6 +24,7 @@ PURE = (
     "harness/ledger.py",
     "harness/pushes.py",
     "harness/expect.py",
+    "harness/histogram.py",
     "harness/others.py",
     "harness/specs.py",
     "harness/wire.py",
