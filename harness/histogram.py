@@ -71,5 +71,5 @@ class Histogram:
         for number in sorted(self.counts):
             left -= self.counts[number]
             if left <= 0:
-                return UNIT_US * GROWTH ** (number + 0.5)
+                return UNIT_US * math.pow(GROWTH, number + 0.5)
         raise ValueError("a quantile of nothing")
