@@ -8,11 +8,13 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from harness.netns import Namespace
 
 __all__ = ["Asker"]
@@ -23,9 +25,9 @@ RESET: Final = struct.pack("@ii", 1, 0)  # struct linger: closing leaves no TIME
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """A client in its namespace: where it asks from, whom, and how much each time.
+    """A client in its namespace: where it asks from, whom, and how many bytes each time.
 
-    Everything that asks raises OSError for an exchange that fails, BlockingIOError after a second without an answer.
+    What asks raises OSError for an exchange that fails, BlockingIOError after a second without an answer.
     """
 
     where: Namespace
@@ -46,11 +48,12 @@ class Asker:
         sock.bind((self.source, port))
         return sock
 
-    def connected(self) -> socket.socket:
-        """A connected socket on a port of the kernel's choice."""
-        sock = self.opened()
-        sock.connect(self.target)
-        return sock
+    @contextmanager
+    def connected(self) -> Iterator[socket.socket]:
+        """A connected socket on a port of the kernel's choice, open for the length of the block."""
+        with self.opened() as sock:
+            sock.connect(self.target)
+            yield sock
 
     def ask(self, sock: socket.socket, count: int) -> list[int]:
         """That many exchanges on a connected socket; how long each took, in ns."""

@@ -37,7 +37,20 @@ if TYPE_CHECKING:
 
     from harness.netns import Namespace
 
-__all__ = ["DIRECT", "DIRECT_AGAIN", "TURN", "Front", "RoundTrips", "Route", "alive", "round_trips", "rtts_us"]
+__all__ = [
+    "DIRECT",
+    "DIRECT_AGAIN",
+    "FRESH_TURN",
+    "TURN",
+    "Front",
+    "RoundTrips",
+    "Route",
+    "alive",
+    "echoing",
+    "round_trips",
+    "rtts_us",
+    "standing",
+]
 
 FIRST: Final = 200  # exchanges before anything counts
 WARM_UP: Final = 5
@@ -106,13 +119,14 @@ def round_trips(
     cores = sorted(os.sched_getaffinity(0))
     times_ns = {route.name: array("q") for route in routes}
     with ExitStack() as stack:
-        ends = {route.name: stack.enter_context(_standing(route)) for route in routes}
+        ends = {route.name: stack.enter_context(standing(route)) for route in routes}
         serving = [serves for _, serves in ends.values()]
-        stack.enter_context(_echo(serving, core=cores[0] if one_core else cores[-1]))
-        kept = {name: stack.enter_context(asker.connected()) for name, (asker, _) in ends.items()}
+        stack.enter_context(echoing(serving, core=cores[0] if one_core else cores[-1]))
         stack.enter_context(_quiet(cores[0]))
+        kept = {}
         for name, (asker, _) in ends.items():
             with _named(name):
+                kept[name] = stack.enter_context(asker.connected())
                 asker.ask(kept[name], FIRST)
         for name, ports in _turns(routes, seconds=seconds, seed=seed, fresh=fresh):
             asker = ends[name][0]
@@ -147,12 +161,12 @@ def _turns(routes: Sequence[Route], *, seconds: float, seed: int, fresh: bool) -
 @contextmanager
 def alive(route: Route) -> Iterator[tuple[socket.socket, socket.socket]]:
     """The route's hosts and rules; the client's connected socket and the backend's."""
-    with _standing(route) as (asker, serving), asker.connected() as asking:
+    with standing(route) as (asker, serving), asker.connected() as asking:
         yield asking, serving
 
 
 @contextmanager
-def _standing(route: Route) -> Iterator[tuple[Asker, socket.socket]]:
+def standing(route: Route) -> Iterator[tuple[Asker, socket.socket]]:
     """The route's hosts and rules; who asks, and the backend's socket."""
     tcp = route.protocol == "tcp"
     kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
@@ -179,7 +193,7 @@ def _standing(route: Route) -> Iterator[tuple[Asker, socket.socket]]:
 
 
 @contextmanager
-def _echo(serving: Sequence[socket.socket], *, core: int) -> Iterator[None]:
+def echoing(serving: Sequence[socket.socket], *, core: int) -> Iterator[None]:
     """One process that answers on all these sockets: two would differ by more than the paths do."""
     fds = [sock.fileno() for sock in serving]
     argv = ["setpriv", "--pdeathsig", "KILL", sys.executable, str(ECHO), str(core), *map(str, fds)]
