@@ -114,13 +114,15 @@ class CommandSwitch:
         """Nothing that is known here."""
 
 
-def switch_for(scenario: Scenario, topology: Topology, host: Namespace, folder: Path) -> Switch:
-    """What the scenario asks for, ready on its host."""
+def switch_for(
+    scenario: Scenario, topology: Topology, host: Namespace, folder: Path, *, product: Path | None = None
+) -> Switch:
+    """What the scenario asks for, ready on its host; `swapper` is that of the tree `product`, if one is named."""
     if scenario.swap_command:
         return CommandSwitch(host, scenario, folder)
     config = folder / "swapper.toml"
     config.write_text(specs.configuration(scenario, folder, topology), encoding="ascii")
-    return SwapperSwitch(host, config)
+    return SwapperSwitch(host, config, product=product)
 
 
 def swapper_command(product: Path | None = None) -> list[str]:
