@@ -163,7 +163,8 @@ def measured(
 ) -> dict[str, Any]:
     """One swap of a technique: the scenario result, its name, and the timeline that a picture needs.
 
-    A dataplane is programmed by the `swapper` of the tree `product`, if one is named. Raises ProxyError. Needs root and the main thread.
+    A dataplane is programmed by the `swapper` of the tree `product`, if one is named.
+    Raises ProxyError. Needs root and the main thread.
     """
     name, proxy = technique.name, technique.proxy
     scenario = replace(technique.scenario, name=name)

