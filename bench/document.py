@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from bench import noise
-from bench.usage import Usage
+from bench.processors import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

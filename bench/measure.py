@@ -11,9 +11,9 @@ from bench import journal as journals
 from bench import results
 from bench.document import assembled, values
 from bench.journal import Journal
+from bench.processors import adopt_orphans, at_rest, between, reading
 from bench.progress import Estimate, shown
 from bench.step import Plan
-from bench.usage import adopt_orphans, at_rest, between, reading
 from swapper.lock import file_lock
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.usage import Usage
+    from bench.processors import Usage
 
 __all__ = ["Noise", "again_ratio", "judged"]
 

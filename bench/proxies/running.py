@@ -73,7 +73,7 @@ class Running(ABC):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(timeout=10)
         for pid in pids[1:]:
-            # Ours by now where this process adopts orphans (bench.usage); elsewhere init's.
+            # Ours by now where this process adopts orphans (bench.processors); elsewhere init's.
             with suppress(ChildProcessError):
                 os.waitpid(pid, 0)
 

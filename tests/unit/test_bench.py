@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import gate, results
+from bench import gate
 from bench.cli import BUDGET
 from bench.report import LOST, markdown, page
 from bench.swaps import TECHNIQUES
@@ -113,22 +112,6 @@ def test_what_was_not_measured_proves_nothing() -> None:
 def test_a_budget_that_cannot_be_used_says_why(tmp_path: Path, text: str, why: str) -> None:
     with pytest.raises(gate.BudgetError, match=why):
         limits(text, tmp_path)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 1}', json.dumps(document() | {"version": 9})])
-def test_results_that_cannot_be_trusted_are_refused(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "bench.json"
-    file.write_text(text)
-    with pytest.raises(results.ResultsError, match=r"bench\.json"):
-        results.read(file)
-
-
-def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
-    file = tmp_path / "deep/bench.json"
-    results.write(file, {key: value for key, value in document().items() if key != "version"})
-    assert results.read(file) == document()
-    with pytest.raises(results.ResultsError, match="cannot be written"):
-        results.write(Path("/proc/nowhere/bench.json"), {})
 
 
 class Tags(HTMLParser):

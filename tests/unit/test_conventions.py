@@ -13,6 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("swapper", "harness", "bench")
 PURE = (
+    "bench/document.py",
+    "bench/noise.py",
+    "bench/table.py",
     "swapper/model.py",
     "swapper/errors.py",
     "swapper/drain.py",
