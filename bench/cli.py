@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from bench import results
-from bench.console import need_root, say
+from bench.console import say
+from bench.gatecli import gate
 from bench.runcli import run
 from harness.needs import extra
 from swapper.errors import SwapperError
 
-if TYPE_CHECKING:
-    from bench.gate import Limit
+__all__ = ["cli", "main", "report"]
 
-__all__ = ["cli", "gate", "main", "report", "run"]
-
-BUDGET = Path(__file__).with_name("budget.toml")
 FILE = click.Path(path_type=Path)
-EXIT = {"pass": 0, "fail": 1, "inconclusive": 3}
 
 
 def main() -> NoReturn:
@@ -63,44 +59,4 @@ def report(*, path: Path, page_path: Path, table_path: Path) -> None:
         say(f"wrote {where}")
 
 
-@cli.command()
-@click.option("--json", "path", type=FILE, help="Judge these results instead of measuring.")
-@click.option("--budget", "budget_path", type=FILE, default=BUDGET, help="[default: bench/budget.toml]")
-@click.option("--seconds", type=click.FloatRange(1, 1500), default=40, show_default=True, help="Of round trips in all.")
-@click.option("--seed", type=int, default=1, show_default=True)
-def gate(*, path: Path | None, budget_path: Path, seconds: float, seed: int) -> None:
-    """Hold what was measured to the budget: 0 kept, 1 broken (which limit, by how much), 3 nothing was proved."""
-    from bench import gate as judge
-
-    try:
-        limits = judge.load(budget_path)
-    except judge.BudgetError as error:
-        click.echo(f"swapper-bench: {error}", err=True)
-        sys.exit(2)
-    if path:
-        document = results.read(path)
-    else:
-        need_root("gate")
-        document = _measured_for(limits, seconds, seed)
-    findings = judge.judged(limits, document)
-    if not path and any(finding.limit.path and finding.verdict == "fail" for finding in findings):
-        from bench.measure import round_trips
-
-        say("a path is over its limit: measured once more, for twice as long")
-        document |= round_trips(seconds=2 * seconds, seed=seed + 1, say=say)
-        findings = judge.judged(limits, document)
-    for finding in findings:
-        click.echo(f"{finding.verdict:<13}{finding.limit.name}: {finding.found}")
-        if finding.verdict != "pass":
-            click.echo(f"{'':<13}{finding.limit.reason}; see it again: {finding.reproduce}")
-    sys.exit(EXIT[judge.verdict(findings)])
-
-
-def _measured_for(limits: list[Limit], seconds: float, seed: int) -> dict[str, Any]:
-    from bench.measure import measure
-
-    parts = tuple(
-        part for part, kind in (("rtt", "path"), ("swaps", "swap")) if any(getattr(one, kind) for one in limits)
-    )
-    named = {limit.swap for limit in limits}
-    return {"version": 0, **measure(parts=parts, seconds=seconds, seed=seed, say=say, only=named.__contains__)}
+cli.add_command(gate)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bench.processors import Usage
 
-__all__ = ["Noise", "again_ratio", "judged"]
+__all__ = ["COMPARED", "Noise", "again_ratio", "judged"]
 
 MOST_AT_REST: Final = 0.5  # processors, while the bench does nothing
 MOST_OF_OTHERS: Final = 0.2  # processors, mean over the steps that time round trips

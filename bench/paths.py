@@ -144,10 +144,12 @@ class Comparison:
     high: float
 
 
-def compare(rtts_us: Mapping[str, Sequence[float]], *, seed: int, confidence: float = 0.95) -> list[Comparison]:
-    """Each route against the direct one, turn by turn, with a bootstrap interval over the turns."""
+def compare(
+    rtts_us: Mapping[str, Sequence[float]], *, seed: int, confidence: float = 0.95, against: str = DIRECT.name
+) -> list[Comparison]:
+    """Each route against the direct one, or another, turn by turn, with a bootstrap interval over the turns."""
     tail = 50 * (1 - confidence)
-    direct = np.array(rtts_us[DIRECT.name])
+    direct = np.array(rtts_us[against])
     generator = np.random.default_rng(seed)
     results = []
     for name, values in rtts_us.items():

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bench.proxies import PROXIES, Proxy, started
 from bench.step import Step
-from harness.matrix import PLANES, SECONDS
-from harness.scenario import Scenario, run
+from harness.matrix import PLANES, SECONDS, settled
+from harness.scenario import Scenario
 from harness.specs import INTERNAL, PUBLIC, TCP_INTERNAL, TCP_PUBLIC
 from harness.switch import switch_for
 from harness.timeline import Timeline
@@ -174,7 +174,7 @@ def measured(
             return switch_for(scenario, OUTSIDE_AND_HOST, host, folder, product=product)
         return TcpProxySwitch(proxy, scenario, host, folder) if scenario.tcp else ProxySwitch(proxy, host, folder)
 
-    record = run(scenario, say=say, switch=switch)
+    record = settled(scenario, say=say, switch=switch).record
     drawn = Timeline.of(record) if timeline else None
     return {
         "technique": name,
