@@ -26,6 +26,7 @@ __all__ = ["PARTS", "Wanted", "measure"]
 
 # In the order in which they are measured; a module has `steps(plan)`. Imported late: the names alone cost nothing.
 PARTS: Final = {
+    "rtt": "bench.paths",
     "swaps": "bench.swaps",
 }
 SHOWN: Final = 3  # differences to an interrupted run
@@ -122,9 +123,10 @@ def _carry_out(steps: list[Step], journal: Journal) -> None:
 def _measured(step: Step) -> dict[str, Any]:
     from bench.proxies import ProxyError
 
+    found: dict[str, Any]
     before = reading()
     try:
         found = {"value": step.measure()}
-    except ProxyError as error:
+    except (ProxyError, RuntimeError) as error:  # the latter for a path that gives no answer: harness.pingpong
         found = {"failed": str(error)}
     return {"part": step.part, "step": step.name, **found, "usage": asdict(between(before, reading()))}

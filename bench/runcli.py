@@ -67,10 +67,11 @@ def run(
     except KeyboardInterrupt:
         say("interrupted; what was measured is kept: the same command goes on from there")
         sys.exit(INTERRUPTED)
-    from bench.table import summary
+    from bench.table import lines
 
     say(f"wrote {path}")
-    click.echo(summary(document))
+    for line in lines(document):
+        click.echo(line)
     for name, why in {**document["missing"], **document["failed"]}.items():
         say(f"without {name}: {why}")
     if document["noise"]["busy"] and document["measured"].keys() & TIMED:

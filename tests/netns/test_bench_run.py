@@ -104,7 +104,7 @@ def test_a_run_is_held_and_outlives_a_full_disk_and_an_interruption(tmp_path: Pa
     found = document["measured"]["swaps"]["zones nftables, round 1"]
     assert (found["verdict"], found["ledger"]["lost_down"]) == ("pass", 0)
     assert found["timeline"]["due_ms"]
-    assert any(line.split()[:3] == ["zones", "nftables", "4,000"] for line in out.splitlines())
+    assert any(line.split()[:3] == ["zones", "nftables", "5,000"] for line in out.splitlines())
     assert document["environment"]["offloads"]["tx-checksum-ip-generic"] in (True, False)
     assert len(document["environment"]["load"]["at_rest"]) == 3
 

@@ -15,7 +15,7 @@ from bench.progress import Estimate
 from bench.proxies import PROXIES
 from bench.step import Plan
 from bench.swaps import TECHNIQUES, steps
-from bench.table import summary
+from bench.table import lines
 
 QUIET = Usage(seconds=10, busy=0.05, others=0.01, stolen=0.0, load_1min=0.1)
 HEADER: dict[str, Any] = {
@@ -44,6 +44,13 @@ def test_a_proxy_that_is_missing_has_no_steps() -> None:
     names = [step.name for step in steps(Plan(rounds=1, proxies=tuple(p for p in PROXIES if p.name != "nginx")))]
     assert not [name for name in names if name.startswith("nginx")]
     assert Counter(name.partition(",")[0] for name in names)["haproxy"] == 1
+
+
+def test_a_quick_plan_leaves_out_what_no_proxy_is_compared_with() -> None:
+    names = {step.name.rpartition(", round ")[0] for step in steps(Plan(rounds=1, quick=True, proxies=PROXIES))}
+    left_out = {one.name for one in TECHNIQUES} - names
+    assert len(left_out) == 4
+    assert all(name.endswith(", all sides") for name in left_out)
 
 
 def test_all_rounds_of_the_swaps_fit_into_thirteen_minutes() -> None:
@@ -138,6 +145,6 @@ def test_the_summary_adds_rounds_up_and_names_what_proves_nothing() -> None:
         }
 
     swaps = {"1": swap(20), "2": swap(30), "3": swap(999, "inconclusive")}
-    _, row, unproved = summary({"measured": {"swaps": swaps}}).splitlines()
+    _, row, unproved = lines({"measured": {"swaps": swaps}})
     assert row.split() == ["nginx,", "reload", "8,000", "50", "12.5"]
     assert unproved.endswith("proves nothing: the sender was late")
