@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from bench.proxies import Proxy
     from bench.step import Step
 
-__all__ = ["PARTS", "Wanted", "measure"]
+__all__ = ["PARTS", "Wanted", "all_steps", "measure"]
 
 # In the order in which they are measured; a module has `steps(plan)`. Imported late: the names alone cost nothing.
 PARTS: Final = {
@@ -40,7 +41,16 @@ class Wanted:
     seed: int = 1
     quick: bool = False
     rounds: int = 10
-    rtt_s: float = 300.0
+    rtt_s: float = 200.0
+
+    @classmethod
+    def quickly(cls, parts: tuple[str, ...] = tuple(PARTS), *, seed: int = 1) -> Wanted:
+        """Once each, in under three minutes."""
+        return cls(parts, seed=seed, quick=True, rounds=1, rtt_s=40.0)
+
+    def plan(self, proxies: tuple[Proxy, ...]) -> Plan:
+        """What the steps of the parts follow from."""
+        return Plan(seed=self.seed, quick=self.quick, rounds=self.rounds, rtt_s=self.rtt_s, proxies=proxies)
 
 
 def measure(wanted: Wanted, path: Path, *, fresh: bool, say: Callable[[str], None]) -> dict[str, Any]:
@@ -55,11 +65,18 @@ def measure(wanted: Wanted, path: Path, *, fresh: bool, say: Callable[[str], Non
         adopt_orphans()
         plan, header = _prepared(wanted)
         with _journal(path, header, fresh=fresh, say=say) as journal:
-            _carry_out(_steps(wanted, plan), journal)
+            _carry_out(all_steps(wanted, plan), journal)
             document = assembled(journal.header, journal.entries)
             results.write(path, document)
             journal.remove()
     return document
+
+
+def all_steps(wanted: Wanted, plan: Plan) -> list[Step]:
+    """The steps of all parts that are wanted, in the order in which they are measured."""
+    return [
+        step for part, module in PARTS.items() if part in wanted.parts for step in import_module(module).steps(plan)
+    ]
 
 
 @contextmanager
@@ -79,15 +96,13 @@ def _prepared(wanted: Wanted) -> tuple[Plan, dict[str, Any]]:
     from bench.proxies import usable
 
     proxies, missing = usable()
-    plan = Plan(seed=wanted.seed, quick=wanted.quick, rounds=wanted.rounds, rtt_s=wanted.rtt_s, proxies=proxies)
     options = asdict(wanted) | {"parts": list(wanted.parts)}
-    return plan, {"version": results.VERSION, "options": options, "environment": described(), "missing": missing}
-
-
-def _steps(wanted: Wanted, plan: Plan) -> list[Step]:
-    return [
-        step for part, module in PARTS.items() if part in wanted.parts for step in import_module(module).steps(plan)
-    ]
+    return wanted.plan(proxies), {
+        "version": results.VERSION,
+        "options": options,
+        "environment": described(),
+        "missing": missing,
+    }
 
 
 def _journal(path: Path, header: dict[str, Any], *, fresh: bool, say: Callable[[str], None]) -> Journal:

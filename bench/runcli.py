@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -55,13 +56,8 @@ def run(
     """  # noqa: D301 - \b is click's, not a character
     need_root("run")
     chosen = tuple(part for part in PARTS if part in parts or not parts)
-    wanted = Wanted(
-        chosen,
-        seed=seed,
-        quick=quick,
-        rounds=rounds or (1 if quick else 10),
-        rtt_s=seconds or (40.0 if quick else 200.0),
-    )
+    wanted = Wanted.quickly(chosen, seed=seed) if quick else Wanted(chosen, seed=seed)
+    wanted = replace(wanted, rounds=rounds or wanted.rounds, rtt_s=seconds or wanted.rtt_s)
     try:
         document = measure(wanted, path, fresh=fresh, say=say)
     except KeyboardInterrupt:
