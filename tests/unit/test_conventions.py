@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("swapper", "harness", "bench")
 PURE = (
+    "bench/search.py",
     "swapper/model.py",
     "swapper/errors.py",
     "swapper/drain.py",
