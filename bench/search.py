@@ -53,7 +53,8 @@ def next_rate(tries: Sequence[Try], effort: Effort) -> int | None:
     """The rate to try next; None when the search is over.
 
     What is lost after the sender itself was late may have been lost to the burst in which it caught up: that rate is
-    tried once more. What is carried in spite of a burst is carried.
+    tried once more. What is carried in spite of a burst is carried. No rate is tried above one that the sender never
+    reached: it would be the same load again.
     """
     if not tries:
         return TOP_PER_S
@@ -64,7 +65,7 @@ def next_rate(tries: Sequence[Try], effort: Effort) -> int | None:
         return last.rate_per_s
     proven = proof(tries)
     low = proven[0].rate_per_s if proven else FLOOR_PER_S
-    if lossy is not None and lossy > low * effort.within:
+    if lossy is not None and lossy > low * effort.within and _can_be_kept(proven):
         return int(float(f"{math.sqrt(low * lossy):.2g}"))
     return low if low != lossy and len(proven) <= effort.confirmations else None
 
@@ -80,14 +81,20 @@ def proof(tries: Sequence[Try]) -> list[Try]:
 def found(tries: Sequence[Try]) -> dict[str, Any]:
     """What the tries come to, as JSON: a rate of 0 says that the path lost datagrams at every rate."""
     proven = proof(tries)
-    kept = all(one.is_kept for one in proven)
+    kept = _can_be_kept(proven)
+    # Whatever disturbs a sender only takes away from what it reaches.
     carried = [one.rate_per_s if kept else one.reached_per_s for one in proven]
     limited_by: Literal["loss", "sender"] = "loss" if kept and _lossy(tries) is not None else "sender"
     return {
-        "rate_per_s": _rounded(min(carried, default=0)),
+        "rate_per_s": _rounded(max(carried, default=0)),
         "limited_by": limited_by,
         "tries": [asdict(one) for one in tries],
     }
+
+
+def _can_be_kept(tries: Sequence[Try]) -> bool:
+    """Whether the sender has ever kept the rate of these tries; True as long as there are none."""
+    return not tries or any(one.is_kept for one in tries)
 
 
 def _lossy(tries: Sequence[Try]) -> int | None:
@@ -97,7 +104,6 @@ def _lossy(tries: Sequence[Try]) -> int | None:
     return min((one.rate_per_s for one in lost if not one.is_bursty or times[one.rate_per_s] > 1), default=None)
 
 
-def _rounded(rate: float) -> int:
+def _rounded(rate: int) -> int:
     """Down to two significant digits."""
-    whole = math.floor(rate)
-    return whole - whole % int(10 ** max(0, len(str(whole)) - 2))
+    return rate - rate % int(10 ** max(0, len(str(rate)) - 2))

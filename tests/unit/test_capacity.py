@@ -46,6 +46,13 @@ def test_where_the_sender_gives_in_first_the_path_carries_at_least_what_it_reach
     assert len(result["tries"]) == 3
 
 
+def test_no_rate_is_tried_above_one_that_the_sender_never_reached() -> None:
+    unlucky = iter([Try(TOP_PER_S, TOP_PER_S, 1, TOP_PER_S, 50_000)])
+    result = search(lambda rate: next(unlucky, attempt(rate, sender_per_s=50_000)))
+    assert (result["rate_per_s"], result["limited_by"]) == (50_000, "sender")
+    assert [one["rate_per_s"] for one in result["tries"]] == [400_000, 20_000, 89_000, 89_000, 89_000]
+
+
 def test_a_path_that_carries_all_that_is_ever_asked_is_limited_by_the_sender() -> None:
     result = search(attempt)
     assert (result["rate_per_s"], result["limited_by"]) == (TOP_PER_S, "sender")
