@@ -16,6 +16,7 @@ PURE = (
     "bench/document.py",
     "bench/noise.py",
     "bench/table.py",
+    "bench/search.py",
     "swapper/model.py",
     "swapper/errors.py",
     "swapper/drain.py",
