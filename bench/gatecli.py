@@ -35,11 +35,17 @@ def _a_product(_: click.Context, parameter: click.Parameter, tree: Path | None) 
 
 @click.command()
 @click.option("--base", metavar="REV", help="Compare with this revision of the checkout too, in the same job.")
-@click.option("--product", type=FILE, callback=_a_product, help="Gate the tree DIR instead of this installation.")
-@click.option("--json", "path", type=FILE, help="Judge these results instead of measuring.")
-@click.option("--budget", "budget_path", type=FILE, help="[default: bench/budget.toml]")
+@click.option(
+    "--product",
+    type=FILE,
+    metavar="DIR",
+    callback=_a_product,
+    help="Gate the product of this tree instead of this installation.",
+)
+@click.option("--json", "path", type=FILE, metavar="FILE", help="Judge these results instead of measuring.")
+@click.option("--budget", "budget_path", type=FILE, metavar="FILE", help="[default: bench/budget.toml]")
 @click.option("--limit", "names", multiple=True, metavar="NAME", help="This limit alone; can be repeated.")
-@click.option("--markdown", "table_path", type=FILE, help="Write the table for a pull request to FILE.")
+@click.option("--markdown", "table_path", type=FILE, metavar="FILE", help="Write the table for a pull request.")
 @click.option("--seconds", type=click.FloatRange(1, 1500), default=40, show_default=True, help="Of round trips in all.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the order in which things are measured.")
 @click.pass_context
@@ -55,7 +61,7 @@ def gate(
     seconds: float,
     seed: int,
 ) -> None:
-    """Hold what is measured to the budget, which names for each limit the reason.
+    """Hold what is measured to the budget, which gives a reason for each limit.
 
     Exit codes: 0 kept, 1 broken (which limit, by how much), 2 wrong usage or file, 3 not all was proved.
     """
@@ -101,7 +107,7 @@ def _chosen(limits: list[Limit], names: tuple[str, ...], *, based: bool) -> list
     if based:
         return chosen
     unbased = [limit.name for limit in chosen if limit.against == BASE]
-    if names and unbased:
+    if unbased and (names or unbased == [limit.name for limit in chosen]):
         raise click.UsageError(f"against a base, so it needs --base REV: {', '.join(unbased)}")
     for name in unbased:
         say(f"left out without --base: {name}")

@@ -305,10 +305,14 @@ def test_stored_results_of_another_shape_are_refused(tmp_path: Path, measured: A
         (["--limit", "nothing like it"], "the budget has no limit called nothing like it; there are:\n  zones on nft"),
         (["--limit", "zones are no slower than the base"], "so it needs --base REV: zones are no slower than the base"),
         (["--budget", "none.toml"], "none.toml: cannot be read"),
+        (["--budget", "based.toml"], "so it needs --base REV: against it alone"),
         (["--product", "."], "has no swapper/__main__.py to run"),
     ],
 )
 def test_wrong_usage_and_wrong_files_are_2_with_words(tmp_path: Path, words: list[str], why: str) -> None:
     (tmp_path / "bench.json").write_text('{"version": 3, "mea')
+    (tmp_path / "based.toml").write_text(
+        "[[limit]]\nname = 'against it alone'\nreason = 'a'\npath = 'zones nftables'\nagainst = 'base'\nratio = 1"
+    )
     done = subprocess.run([BENCH, "gate", *words], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, why in done.stderr) == (2, True), done.stderr
