@@ -46,6 +46,7 @@ def _a_product(_: click.Context, parameter: click.Parameter, tree: Path | None) 
 @click.option("--budget", "budget_path", type=FILE, metavar="FILE", help="[default: bench/budget.toml]")
 @click.option("--limit", "names", multiple=True, metavar="NAME", help="This limit alone; can be repeated.")
 @click.option("--markdown", "table_path", type=FILE, metavar="FILE", help="Write the table for a pull request.")
+@click.option("--spare-latency", is_flag=True, help="Exit with 0 too when it is latency alone that was not proved.")
 @click.option("--seconds", type=click.FloatRange(1, 1500), default=40, show_default=True, help="Of round trips in all.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the order in which things are measured.")
 @click.pass_context
@@ -58,6 +59,7 @@ def gate(
     budget_path: Path | None,
     names: tuple[str, ...],
     table_path: Path | None,
+    spare_latency: bool,
     seconds: float,
     seed: int,
 ) -> None:
@@ -92,7 +94,9 @@ def gate(
     if table_path:
         table_path.parent.mkdir(parents=True, exist_ok=True)
         table_path.write_text(gatetable.markdown(findings, again), encoding="utf-8")
-    sys.exit(EXIT[judge.verdict(findings)])
+    unproved_latency = [one for one in findings if one.limit.path and one.verdict == "inconclusive"]
+    deciding = [one for one in findings if not spare_latency or one not in unproved_latency]
+    sys.exit(EXIT[judge.verdict(deciding)])
 
 
 def _chosen(limits: list[Limit], names: tuple[str, ...], *, based: bool) -> list[Limit]:
@@ -126,6 +130,7 @@ def _measured(limits: list[Limit], base: str | None, plan: Trial) -> list[Findin
     with ExitStack() as stack:
         if base:
             plan = replace(plan, base=stack.enter_context(worktree(base)))
+            say(f"{base} is checked out in {plan.base}")
         longer = replace(plan, seconds=2 * plan.seconds, seed=plan.seed + 1)
         findings = judged(limits, tried(limits, plan, say))
         return confirmed(findings, lambda suspects: tried(suspects, longer, say))
