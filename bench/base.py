@@ -15,13 +15,13 @@ __all__ = ["BaseError", "has_product", "worktree"]
 
 
 class BaseError(Exception):
-    """A revision that there is nothing to compare with of."""
+    """A revision that nothing can be compared with."""
 
 
 @contextmanager
 def worktree(revision: str) -> Iterator[Path]:
     """The tree of a revision of the checkout that the caller is in; gone after the block. Raises BaseError."""
-    checkout = _git("rev-parse", "--show-toplevel", why="this is no git checkout")
+    checkout = _git("rev-parse", "--show-toplevel", why="no git checkout to take a base from")
     wanted = f"{revision}^{{commit}}"
     commit = _git("rev-parse", "--verify", "--end-of-options", wanted, why=f"{checkout} has no revision {revision}")
     with tempfile.TemporaryDirectory(prefix="swapper-base-") as folder:

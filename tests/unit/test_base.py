@@ -67,7 +67,10 @@ def test_a_revision_that_cannot_be_compared_with_is_refused(checkout: Path, revi
 
 def test_elsewhere_than_in_a_checkout_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BaseError, match="this is no git checkout: fatal: not a git repository"), worktree("HEAD"):
+    with (
+        pytest.raises(BaseError, match="no git checkout to take a base from: fatal: not a git repository"),
+        worktree("HEAD"),
+    ):
         pass
 
 

@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("swapper", "harness", "bench")
 PURE = (
+    "bench/gate.py",
+    "bench/gatetable.py",
     "bench/document.py",
     "bench/noise.py",
     "bench/table.py",
