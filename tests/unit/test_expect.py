@@ -113,7 +113,8 @@ def test_what_proves_nothing_is_inconclusive(made: Record) -> None:
 
 
 def test_no_swap_a_late_swap_and_contradictions_are_inconclusive() -> None:
-    never, late, slow, contradicted = (record(fates()) for _ in range(4))
+    never, late, contradicted = record(fates()), record(fates()), record(fates())
+    slow = record(fates(), swap_command="./swap.sh")
     never.swaps_ns = []
     late.swaps_ns = [(NS - 10, NS + 10)]
     slow.swaps_ns = [(NS // 2, NS - NS // 10)]  # nothing after it is late enough to tell where traffic goes
