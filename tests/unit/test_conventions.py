@@ -41,7 +41,8 @@ FILES = sorted(path for name in (*PACKAGES, "tests") for path in (ROOT / name).r
 PUBLIC = [
     path
     for path in FILES
-    if path.relative_to(ROOT).parts[0] in PACKAGES and (not path.name.startswith("_") or path.name == "__init__.py")
+    if path.relative_to(ROOT).parts[0] in PACKAGES
+    and (not path.name.startswith(("_", "test_")) or path.name == "__init__.py")
 ]
 IGNORE = re.compile(r"#\s*(?:ruff:\s*)?(noqa|type:\s*ignore)\b(.*)", re.IGNORECASE)
 WITH_REASON = re.compile(r"(?:\s*:\s*[A-Z]+[0-9]+(?:[,\s]+[A-Z]+[0-9]+)*|\[[a-z-]+(?:,\s*[a-z-]+)*\])(.*)")

@@ -114,10 +114,12 @@ def test_what_proves_nothing_is_inconclusive(made: Record) -> None:
 
 def test_no_swap_a_late_swap_and_contradictions_are_inconclusive() -> None:
     never, late, contradicted = record(fates()), record(fates()), record(fates())
+    slow = record(fates(), swap_command="./swap.sh")
     never.swaps_ns = []
     late.swaps_ns = [(NS - 10, NS + 10)]
+    slow.swaps_ns = [(NS // 2, NS - NS // 10)]  # nothing after it is late enough to tell where traffic goes
     contradicted.problems = ["host: UdpInDatagrams moved by 1, the logs say 2"]
-    assert [verdict(made) for made in (never, late, contradicted)] == ["inconclusive"] * 3
+    assert [verdict(made) for made in (never, late, slow, contradicted)] == ["inconclusive"] * 4
 
 
 @pytest.mark.parametrize(
@@ -139,9 +141,18 @@ def test_pinned_flows_must_be_served_and_stay_and_be_lost() -> None:
     assert verdict(record(some(fates(after=LOST_UP), 100, LOST_UP, at=0), expect="pinned")) == "inconclusive"
 
 
-def both_sides(outside: Any, inside: Any) -> Record:
-    """A run of two streams that expects only the outside one to be served."""
-    made, other = record(outside, expect="outside_only"), record(inside, side="inside")
+def test_a_stream_that_never_moved_proves_nothing_although_another_did() -> None:
+    """A swap command that takes its time and forgets the clients inside ends when the streams nearly have."""
+    assert verdict(both_sides(fates(), fates(), expect="zero")) == "pass"
+    assert judge(both_sides(fates(), fates(after=BLUE), expect="zero")) == (
+        "inconclusive",
+        "only one backend answered datagrams from inside, IPv4: no swap moved them",
+    )
+
+
+def both_sides(outside: Any, inside: Any, *, expect: str = "outside_only") -> Record:
+    """A run of two streams, one from each side."""
+    made, other = record(outside, expect=expect), record(inside, side="inside")
     assert made.ledger is not None
     assert other.ledger is not None
     made.ledger = replace(made.ledger, streams=made.ledger.streams + other.ledger.streams)
