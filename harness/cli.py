@@ -150,7 +150,7 @@ def _table(outcomes: list[Outcome]) -> None:
     from harness.expect import CONTROLS
 
     table = Table(title="What became of every datagram across a swap", title_justify="left")
-    for heading, justify in (("technique", "left"), ("sent", "right"), ("lost", "right")):
+    for heading, justify in (("technique", "left"), ("sent", "right"), ("sent/s", "right"), ("lost", "right")):
         table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]  # rich names a Literal type
     table.add_column("blackout ms", justify="right")
     table.add_column("verdict")
@@ -164,6 +164,7 @@ def _table(outcomes: list[Outcome]) -> None:
         table.add_row(
             outcome.scenario.name,
             str(account.to_json()["sent"]) if account else "-",
+            f"{account.reached_per_s:.0f}" if account else "-",
             str(account.lost) if account else "-",
             f"{account.blackout_ms:.1f}" if account else "-",
             shown,
@@ -180,6 +181,7 @@ def _one(record: Record) -> None:
         click.echo(f"  {fate:<18}{number:>10}")
     rtt = record.ledger.rtt_us
     click.echo(f"  RTT p50 {rtt['p50']:.0f} us, p99 {rtt['p99']:.0f} us; blackout {record.ledger.blackout_ms:.1f} ms")
+    click.echo(f"  sent at {record.ledger.reached_per_s:,.0f}/s of {record.ledger.asked_per_s:,}/s asked for")
     click.echo(f"  sender late p99 {record.ledger.late_p99_us:.0f} us, {record.ledger.late_slots} slots over 1 ms")
 
 

@@ -112,6 +112,14 @@ class StreamLedger:
         """Which datagrams reached their end: answered, or for one-way streams, seen."""
         return self.fate <= ANSWERED_GREEN
 
+    @property
+    def reached_per_s(self) -> float:
+        """The rate that its sender reached: what it sent, in the time from the first slot to the end of the last."""
+        if not self.sent_ns.any():
+            return 0.0
+        took_ns = int(self.sent_ns.max()) - int(self.due_ns[0]) + NS // self.plan.rate_per_s
+        return int(np.count_nonzero(self.sent_ns)) * NS / took_ns
+
     def counts(self) -> dict[str, int]:
         """How many met each fate, and duplicates beside."""
         numbers = np.bincount(self.fate, minlength=len(FATES))
@@ -142,6 +150,16 @@ class Ledger:
     def lost(self) -> int:
         """Every scheduled datagram that was not answered properly."""
         return self.scheduled - self.totals["answered_blue"] - self.totals["answered_green"]
+
+    @property
+    def asked_per_s(self) -> int:
+        """The rate of all streams together, as scheduled."""
+        return sum(stream.plan.rate_per_s for stream in self.streams)
+
+    @property
+    def reached_per_s(self) -> float:
+        """The rate of all streams together, as their senders reached it."""
+        return sum(stream.reached_per_s for stream in self.streams)
 
     def to_json(self) -> dict[str, int]:
         """The `ledger` object of a scenario result."""
@@ -214,7 +232,7 @@ class _Book:
         self.sent = np.concatenate([np.asarray(sent[plan.id], np.int64) for plan in plans] or empty)
         self.due = np.concatenate([plan.due_ns(t0_ns) for plan in plans] or empty)
         self.one_way = np.repeat([plan.kind != "echo" for plan in plans], [plan.count for plan in plans])
-        self.family = np.repeat([plan.family for plan in plans], [plan.count for plan in plans])
+        self.family = np.repeat(np.array([plan.family for plan in plans], np.uint8), [plan.count for plan in plans])
         self.seen_by = np.zeros(self.total, np.uint8)
         self.times_seen = np.zeros(self.total, np.int32)
         self.corrupt_up = np.zeros(self.total, np.bool_)

@@ -118,7 +118,9 @@ def _read(path: str | Path, fields: dict[str, str]) -> NDArray[np.void]:
     import numpy as np
 
     dtype: Any = np.dtype(list(fields.items()))
-    data = Path(path).read_bytes()
+    with Path(path).open("rb") as file:
+        # Mapped, not read: a log has room for far more than was written, and what was is looked at once.
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     count, overflowed = HEADER.unpack_from(data)
     if overflowed:
         raise LogOverflowError(f"{path}: {overflowed} records did not fit after {count}")

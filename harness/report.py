@@ -28,7 +28,8 @@ def page(outcomes: Sequence[Outcome]) -> str:
         f"<title>What a swap loses</title><style>{STYLE}</style><h1>What a swap loses</h1>"
         f"<p>Every datagram of every stream has one fate; {where}. Measured in network namespaces on this machine, "
         "with the kernel's own counters in agreement.</p>"
-        '<div class="scroll"><table><thead><tr><th>technique<th class="number">sent<th class="number">lost'
+        '<div class="scroll"><table><thead><tr><th>technique<th class="number">sent<th class="number">sent/s'
+        '<th class="number">lost'
         '<th class="number">blackout, ms<th>verdict</tr></thead>'
         f"<tbody>{rows}</tbody></table></div><h2>Timelines</h2><p>Each dot is a datagram by the time it was due and "
         'its RTT, by the backend that answered: <b class="blue">blue</b> or <b class="green">green</b>. '
@@ -39,14 +40,16 @@ def page(outcomes: Sequence[Outcome]) -> str:
 
 def _row(outcome: Outcome) -> str:
     record, account = outcome.record, outcome.record.ledger
-    sent, lost, blackout = ("-", "-", "-")
+    sent, rate, lost, blackout = ("-", "-", "-", "-")
     if account:
-        sent, lost, blackout = f"{account.to_json()['sent']:,}", f"{account.lost:,}", f"{account.blackout_ms:.1f}"
+        sent, rate = f"{account.to_json()['sent']:,}", f"{account.reached_per_s:,.0f}"
+        lost, blackout = f"{account.lost:,}", f"{account.blackout_ms:.1f}"
     good = "pass" if record.verdict == "pass" else "fail"
     said = "loses, as it must" if good == "pass" and outcome.scenario.expect in CONTROLS else record.verdict
     good = "control" if said != record.verdict else good
     return (
         f'<tr><td>{html.escape(outcome.scenario.name)}<td class="number" data-is="sent">{sent}'
+        f'<td class="number" data-is="sent/s">{rate}'
         f'<td class="number" data-is="lost">{lost}'
         f'<td class="number" data-is="blackout, ms">{blackout}'
         f'<td><span class="{good}">{said}</span> {html.escape(record.why)}</tr>'

@@ -114,9 +114,7 @@ class Record:
             "ledger": account.to_json() if account else {},
             "blackout_ms": round(account.blackout_ms, 3) if account else None,
             "rtt_us": {name: round(value, 1) for name, value in account.rtt_us.items()} if account else {},
-            "sender": {"late_p99_us": round(account.late_p99_us, 1), "late_slots": account.late_slots}
-            if account
-            else {},
+            "sender": _sender(account) if account else {},
             "kernel": self.kernel,
             "commit_ms": self.commits_ms,
             "pushes": self.pushes,
@@ -165,6 +163,15 @@ def run(
         if record.verdict != "pass" and keep is not None:
             _keep_capture(record, folder / "run.pcap", keep)
     return record
+
+
+def _sender(account: ledger.Ledger) -> dict[str, float]:
+    return {
+        "asked_per_s": account.asked_per_s,
+        "reached_per_s": round(account.reached_per_s, 1),
+        "late_p99_us": round(account.late_p99_us, 1),
+        "late_slots": account.late_slots,
+    }
 
 
 def _fast_folder() -> str | None:

@@ -17,6 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from harness import senders, wire
+from harness.haste import hurry
 from harness.records import CORRUPT, FOREIGN, PUSHED, RECEIVED, WRONG_FLOW, WRONG_SOURCE, Log, SentLog
 from harness.sockets import CONTROL_SIZE, NS, af, drops, received_ns, udp
 from harness.worker import Orders, say
@@ -200,7 +201,7 @@ class Stream:
 
     def send_all(self, t0_ns: int) -> None:
         """Send the whole stream in batches."""
-        _hurry()
+        hurry()
         outcome = senders.send_batches(self.spec, self._datagrams, t0_ns, self._flows[0].sock, self.sent.times)
         self.stolen_slots = outcome.stolen_slots
         if outcome.refused:
@@ -238,14 +239,6 @@ class Stream:
                 return False
             return True
         return False
-
-
-def _hurry() -> None:
-    """The highest share for the calling thread; real-time priority would be throttled for 50 ms in every second."""
-    try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -20)
-    except PermissionError:
-        return  # the report says how late the slots were
 
 
 def send_streams(streams: list[Stream], t0_ns: int) -> None:

@@ -33,7 +33,7 @@ def test_one_scenario_prints_the_document_that_scripts_rely_on(tmp_path: Path) -
     assert set(document["ledger"]) == {"sent", "duplicate", *FATES}
     assert sum(document["ledger"][fate] for fate in FATES) == 1000
     assert set(document["rtt_us"]) == {"p50", "p99", "p999", "max"}
-    assert set(document["sender"]) == {"late_p99_us", "late_slots"}
+    assert set(document["sender"]) == {"asked_per_s", "reached_per_s", "late_p99_us", "late_slots"}
 
 
 def test_a_part_of_the_matrix_prints_a_table_and_writes_both_files(tmp_path: Path) -> None:

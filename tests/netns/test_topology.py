@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,82 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness import ledger, pushes, records, wire
-from harness.netns import Net, build
+from harness.netns import build
 from harness.topology import BRIDGED, FAMILIES, OUTSIDE_AND_HOST, PRESETS, SIDES, Topology
-from tests import support
+from tests.loads import PORT, account_for, backend_spec, stream_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from harness.topology import Family, Side
+    from harness.topology import Side
 
 pytestmark = pytest.mark.netns
-
-PORT = 1000
-
-
-@pytest.fixture
-def logs() -> Iterator[Path]:
-    import tempfile
-
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        yield Path(folder)
-
-
-def backend_spec(logs: Path, **more: Any) -> dict[str, Any]:
-    listen = [{"family": family, "port": PORT} for family in FAMILIES]
-    spec = {"who": wire.BLUE, "run": 9, "listen": listen, "log": str(logs / "blue"), "capacity": 500_000}
-    return {**spec, **more}
-
-
-def stream_spec(
-    logs: Path, topology: Topology, side: Any, family: Family, *, number: int, **more: Any
-) -> dict[str, Any]:
-    spec = {
-        "id": number,
-        "family": family,
-        "address": topology.target(side, family),
-        "source": topology.source(side, family),
-        "port": PORT,
-        "rate_per_s": 1000,
-        "count": 1000,
-        "flows": 4,
-        "pattern": "long",
-        "sender": "socket",
-        "connected": True,
-        "payload": 64,
-        "first_port": 20_000 + 4_000 * number,
-        "sent_log": str(logs / f"sent-{number}"),
-    }
-    return {**spec, **more}
-
-
-def account_for(
-    net: Net, logs: Path, streams: dict[str, list[dict[str, Any]]], backend: dict[str, Any]
-) -> ledger.Ledger:
-    """Run all streams at once against one blue backend on the host."""
-    serving = net["host"].spawn("backend", backend)
-    common = {"run": 9, "capacity": 100_000, "linger_ms": 300}
-    clients = [
-        net[node].spawn("client", {**common, "log": str(logs / node), "streams": specs}, ready_within_s=30)
-        for node, specs in streams.items()
-    ]
-    t0_ns = time.time_ns() + 50_000_000
-    for client in clients:
-        client.go(t0_ns)
-    reports = [client.result(timeout_s=30) for client in clients]
-    final = serving.stop()
-    everything = [spec for specs in streams.values() for spec in specs]
-    kind: Any = backend.get("kind", "echo")
-    return ledger.account(
-        [ledger.Plan(spec["id"], "", spec["family"], spec["rate_per_s"], spec["count"], kind) for spec in everything],
-        t0_ns=t0_ns,
-        sent={spec["id"]: records.read_sent(spec["sent_log"]) for spec in everything},
-        received=[records.read_received(logs / node) for node in streams],
-        backends=[ledger.BackendLog(wire.BLUE, records.read_seen(logs / "blue"))],
-        client_drops={one["id"]: one["drops"] for report in reports for one in report["streams"]},
-        backend_drops={one["family"]: one["drops"] for one in final["drops"]},
-    )
 
 
 @pytest.mark.parametrize("topology", PRESETS.values(), ids=lambda topology: topology.name)
@@ -149,43 +80,6 @@ def test_four_thousand_datagrams_from_each_side_at_two_thousand_a_second(logs: P
         }
         result = account_for(net, logs, streams, backend_spec(logs))
         assert result.totals["answered_blue"] == result.scheduled == 8000
-
-
-def send_a_batch(net: Net, logs: Path, *, rate_per_s: int, stopped_s: float = 0.0) -> dict[str, Any]:
-    """One second of the batch sender to a sink: the sender's own report."""
-    more = {"sender": "batch", "flows": 1, "rate_per_s": rate_per_s, "count": rate_per_s}
-    spec = stream_spec(logs, OUTSIDE_AND_HOST, "outside", 4, number=1, **more)
-    sink = net["host"].spawn("backend", backend_spec(logs, kind="sink", rcvbuf=64 << 20))
-    client = net["outside"].spawn(
-        "client", {"run": 9, "capacity": 1000, "linger_ms": 100, "log": str(logs / "c"), "streams": [spec]}
-    )
-    client.go(time.time_ns() + 50_000_000)
-    if stopped_s:
-        time.sleep(0.2)
-        os.kill(client.process.pid, signal.SIGSTOP)
-        time.sleep(stopped_s)
-        os.kill(client.process.pid, signal.SIGCONT)
-    report: dict[str, Any] = client.result(timeout_s=30)["streams"][0]
-    assert report["sent"] == sink.stop()["seen"] == rate_per_s
-    return report
-
-
-def test_the_batch_sender_keeps_a_hundred_thousand_a_second(logs: Path) -> None:
-    with build(OUTSIDE_AND_HOST) as net:
-        # Time that the hypervisor took is told apart and not the sender's; whom it made wait for whom is not told.
-        for _ in range(5):
-            report = send_a_batch(net, logs, rate_per_s=100_000)
-            late_by_itself = report["late_slots"] - report["stolen_slots"]
-            support.MEASURED.info("100,000/s for a second: %d slots over 1 ms late", late_by_itself)
-            if late_by_itself < 1000:
-                return
-        pytest.fail(f"{late_by_itself} of 100,000 slots were over 1 ms late")
-
-
-def test_a_batch_sender_that_was_stopped_does_not_call_it_stolen(logs: Path) -> None:
-    with build(OUTSIDE_AND_HOST) as net:
-        report = send_a_batch(net, logs, rate_per_s=20_000, stopped_s=0.1)
-    assert report["late_slots"] - report["stolen_slots"] > 0.09 * 20_000
 
 
 def test_what_a_small_buffer_had_no_room_for_is_told_from_what_the_network_lost(logs: Path) -> None:
