@@ -1,0 +1,40 @@
+"""What the sweeps found, as lines to be drawn: pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Series", "series"]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One path in one sweep: its points by growing `x`.
+
+    A point has what was measured there: `ratio`, `low`, `high`, `n` against the direct path, the same of a flow's
+    `first` datagram, `commit_ms` of each swap, or `lost`, `sent`, `model`, `verdict`, `why` of one swap. Where
+    nothing could be measured it has `failed`, the reason.
+    """
+
+    kind: str
+    unit: str
+    path: str
+    points: tuple[Mapping[str, Any], ...]
+
+
+def series(measured: Mapping[str, Mapping[str, Any]]) -> list[Series]:
+    """Every series of the part `sweeps`, by kind and path; steps that are not there yet leave gaps."""
+    units: dict[str, str] = {}
+    points: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for value in measured.get("sweeps", {}).values():
+        units[value["kind"]] = value["unit"]
+        for point in value["points"]:
+            points.setdefault((value["kind"], point["path"]), []).append(point)
+    return [
+        Series(kind, units[kind], path, tuple(sorted(found, key=lambda point: float(point["x"]))))
+        for (kind, path), found in sorted(points.items())
+    ]
