@@ -29,12 +29,13 @@ class Series:
 def series(measured: Mapping[str, Mapping[str, Any]]) -> list[Series]:
     """Every series of the part `sweeps`, by kind and path; steps that are not there yet leave gaps."""
     units: dict[str, str] = {}
-    points: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    lines: dict[tuple[str, str], dict[float, dict[str, Any]]] = {}
     for value in measured.get("sweeps", {}).values():
         units[value["kind"]] = value["unit"]
         for point in value["points"]:
-            points.setdefault((value["kind"], point["path"]), []).append(point)
+            # Several steps may measure at one point, each something else.
+            lines.setdefault((value["kind"], point["path"]), {}).setdefault(point["x"], {}).update(point)
     return [
-        Series(kind, units[kind], path, tuple(sorted(found, key=lambda point: float(point["x"]))))
-        for (kind, path), found in sorted(points.items())
+        Series(kind, units[kind], path, tuple(points[x] for x in sorted(points)))
+        for (kind, path), points in sorted(lines.items())
     ]

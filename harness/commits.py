@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["commits_ms"]
 
-SWAPS: Final = 5
-LAST_BEGINS_WITHIN_S: Final = 12.0
+SWAPS: Final = 4
+LAST_BEGINS_WITHIN_S: Final = 10.0
 
 
 def commits_ms(route: Route, *, swaps: int = SWAPS) -> list[float]:
