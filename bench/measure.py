@@ -29,6 +29,7 @@ __all__ = ["PARTS", "Wanted", "all_steps", "measure"]
 PARTS: Final = {
     "rtt": "bench.paths",
     "swaps": "bench.swaps",
+    "sweeps": "bench.sweeps",
 }
 SHOWN: Final = 3  # differences to an interrupted run
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from harness.scenario import Record
+    from harness.scenario import Record, Scenario
 
-__all__ = ["CONTROLS", "has_faults", "judge", "tcp_faults"]
+__all__ = ["CONTROLS", "has_faults", "judge", "owed", "tcp_faults"]
 
 CONTROLS = ("flush", "pinned", "outside_only", "nth", "paused")  # what must lose, to show that a loss would be seen
 
@@ -89,6 +89,11 @@ def tcp_faults(record: Record) -> dict[str, int]:
     return {name: record.tcp[name] for name in names if record.tcp.get(name)}
 
 
+def owed(scenario: Scenario) -> float:
+    """How many replies the old backend owes at any moment, by the model: rate x service time, for all sides."""
+    return scenario.rate_per_s * len(scenario.sides) * scenario.service_ms / 1000
+
+
 def has_faults(record: Record) -> bool:
     """Whether anything was lost or doubled, or went astray, that no full buffer of the harness explains.
 
@@ -126,7 +131,7 @@ def _origin(stream: StreamLedger) -> str:
 def _flush(record: Record, account: Ledger) -> Verdict:
     """A flush loses what the old backend still owed: rate x service time."""
     scenario, counts = record.scenario, account.totals
-    model = scenario.rate_per_s * len(scenario.sides) * scenario.service_ms / 1000
+    model = owed(scenario)
     lost = account.lost
     if lost != counts["lost_down"] + counts["misaddressed"]:
         return "fail", f"lost otherwise than in replies: {_losses(account)}"

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
 
+from harness.crowd import CROWDED, open_flows
 from harness.exchanges import Asker
 from harness.histogram import Histogram
 from harness.netns import build
 from harness.scenario import Scenario
 from harness.specs import INTERNAL, PUBLIC, TCP_INTERNAL, TCP_PUBLIC, configuration
 from harness.switch import swapper_command
-from harness.topology import OUTSIDE_AND_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -81,6 +81,13 @@ class Route:
     product: Path | None = None  # the tree whose `swapper` carries it, None for this installation
     payload: int = 64  # bytes each way
     protocol: Literal["udp", "tcp"] = "udp"
+    flows: int = 1  # of UDP, live through the public port, opened before anything is timed
+    ports: int = 1  # public UDP ports of its service
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether conntrack knows its flows."""
+        return self.dataplane in {"zones", "classic"}
 
 
 DIRECT: Final = Route("direct")
@@ -173,11 +180,11 @@ def standing(route: Route) -> Iterator[tuple[Asker, socket.socket]]:
     public, backend = (TCP_PUBLIC, TCP_INTERNAL["blue"]) if tcp else (PUBLIC, INTERNAL["blue"])
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swapper-")))
-        net = stack.enter_context(build(OUTSIDE_AND_HOST))
+        net = stack.enter_context(build(CROWDED))
         if route.dataplane:
             config = folder / "swapper.toml"
-            scenario = Scenario(dataplane=route.dataplane, engine=route.engine, tcp=tcp)
-            config.write_text(configuration(scenario, folder, OUTSIDE_AND_HOST), encoding="ascii")
+            scenario = Scenario(dataplane=route.dataplane, engine=route.engine, ports=route.ports, tcp=tcp)
+            config.write_text(configuration(scenario, folder, CROWDED), encoding="ascii")
             net["host"].run([*swapper_command(route.product), "apply", "--config", str(config)])
         if route.front:
             stack.enter_context(route.front(net["host"], folder, public=public, backend=backend))
@@ -188,8 +195,10 @@ def standing(route: Route) -> Iterator[tuple[Asker, socket.socket]]:
             serving.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
             serving.listen(BACKLOG)
         port = public if route.dataplane or route.front else backend
-        target = (OUTSIDE_AND_HOST.target("outside", 4), port)
-        yield Asker(net["outside"], OUTSIDE_AND_HOST.source("outside", 4), target, kind, route.payload), serving
+        if route.flows > 1:
+            open_flows(net, port=port, flows=route.flows - 1, tracked=route.is_tracked)
+        target = (CROWDED.target("outside", 4), port)
+        yield Asker(net["outside"], CROWDED.source("outside", 4), target, kind, route.payload), serving
 
 
 @contextmanager

@@ -49,6 +49,7 @@ class Scenario:
     backend: Literal["echo", "sink", "push"] = "echo"
     rate_per_s: int = 2000
     flows: int = 16
+    ports: int = 1  # public UDP ports of the service; one of them has all the traffic
     payload: int = 64
     service_ms: float = 0
     seconds: float = 2.0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness import ledger
-from harness.expect import has_faults, judge
+from harness.expect import has_faults, judge, owed
 from harness.ledger import FATES
 from harness.scenario import Record, Scenario
 
@@ -52,6 +52,12 @@ def some(fate: Any, number: int, other: int, *, at: int = COUNT // 2) -> Any:
 
 def test_a_clean_swap_passes_and_prints_its_bound() -> None:
     assert judge(record(fates())) == ("pass", "0 of 2000 lost (below 1.5e-03 at 95 %)")
+
+
+def test_the_old_backend_owes_rate_times_service_time() -> None:
+    assert owed(Scenario(sides=("outside",), rate_per_s=10_000, service_ms=20)) == 200
+    assert owed(Scenario(sides=("outside", "inside"), rate_per_s=500, service_ms=5)) == 5
+    assert owed(Scenario(service_ms=0)) == 0
 
 
 @pytest.mark.parametrize(
