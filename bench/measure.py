@@ -29,6 +29,8 @@ __all__ = ["PARTS", "Wanted", "all_steps", "measure"]
 PARTS: Final = {
     "rtt": "bench.paths",
     "swaps": "bench.swaps",
+    "capacity": "bench.capacity",
+    "cost": "bench.cost",
     "sweeps": "bench.sweeps",
 }
 SHOWN: Final = 3  # differences to an interrupted run

@@ -17,10 +17,27 @@ if TYPE_CHECKING:
 
     from harness.netns import Namespace
 
-__all__ = ["Asker"]
+__all__ = ["PATIENCE", "Asker", "ask"]
 
 PATIENCE: Final = struct.pack("@ll", 1, 0)  # struct timeval
 RESET: Final = struct.pack("@ii", 1, 0)  # struct linger: closing leaves no TIME_WAIT behind
+
+
+def ask(sock: socket.socket, question: bytes, count: int) -> list[int]:
+    """Ask the same that many times on a connected socket and await an answer as long; how long each took, in ns.
+
+    Raises OSError for an exchange that fails, BlockingIOError for no answer within the socket's PATIENCE.
+    """
+    clock, send, receive = time.perf_counter_ns, sock.send, sock.recv
+    size, whole = len(question), socket.MSG_WAITALL
+    times = []
+    for _ in range(count):
+        began = clock()
+        send(question)
+        answer = receive(size, whole)
+        times.append(clock() - began)
+        _check(answer, size)
+    return times
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +74,7 @@ class Asker:
 
     def ask(self, sock: socket.socket, count: int) -> list[int]:
         """That many exchanges on a connected socket; how long each took, in ns."""
-        clock, send, receive = time.perf_counter_ns, sock.send, sock.recv
-        question, size, whole = b"x" * self.payload, self.payload, socket.MSG_WAITALL
-        times = []
-        for _ in range(count):
-            began = clock()
-            send(question)
-            answer = receive(size, whole)
-            times.append(clock() - began)
-            _check(answer, size)
-        return times
+        return ask(sock, b"x" * self.payload, count)
 
     def ask_anew(self, ports: range) -> list[int]:
         """One exchange from each of these source ports, on a socket of its own; how long each took, in ns.

@@ -15,11 +15,12 @@ import struct
 import subprocess
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from harness import pingpong
+from harness.exchanges import PATIENCE, ask
 from harness.netns import build
 from harness.topology import OUTSIDE_AND_HOST
 from tests import support
@@ -42,16 +43,6 @@ IRTT: Final = b"\x14\xa7\x5b"
 IRTT_OPEN: Final = IRTT + b"\x01\x01\x02\x04\x80\x01"  # OPEN; protocol 1; length 64 (signed varints)
 
 
-class Dialect(socket.socket):
-    """A UDP socket that says `message`, whatever it is given: the harness's own loop speaks to another's server."""
-
-    message = b""
-
-    def send(self, *_: Any) -> int:
-        """Send the message."""
-        return super().send(self.message)
-
-
 @contextmanager
 def server(net: Net, core: int, *argv: str) -> Iterator[None]:
     with net["host"].popen(["taskset", "-c", str(core), *argv], stdout=subprocess.DEVNULL) as process:
@@ -61,29 +52,28 @@ def server(net: Net, core: int, *argv: str) -> Iterator[None]:
             process.kill()
 
 
-def speaking(net: Net, tool: str, greeting: bytes) -> tuple[Dialect, bytes]:
+def speaking(net: Net, tool: str, greeting: bytes) -> tuple[socket.socket, bytes]:
     """A socket connected to the tool's server, and what it answered to the greeting as soon as it was up."""
     with net["outside"].entered():
-        sock = Dialect(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, pingpong.PATIENCE)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, PATIENCE)
     sock.connect((ADDRESS, PORTS[tool]))
-    sock.message = greeting
     deadline = time.monotonic() + 10
     while True:
         try:
-            sock.send()
+            sock.send(greeting)
             return sock, sock.recv(2048)
         except (ConnectionRefusedError, BlockingIOError):  # not there yet, or not done with starting
             assert time.monotonic() < deadline, f"{tool} does not answer"
             time.sleep(0.01)
 
 
-def ours_us(tool: str, sock: Dialect, *, seconds: float, rest_s: float) -> float:
+def ours_us(sock: socket.socket, message: bytes, *, seconds: float, rest_s: float) -> float:
     """The harness's own p50 on that socket."""
     times: list[int] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        times += pingpong._exchange(tool, sock, 1 if rest_s else 100)
+        times += ask(sock, message, 1 if rest_s else 100)
         if rest_s:
             time.sleep(rest_s)
     return sorted(times)[len(times) // 2] / 1000
@@ -126,7 +116,7 @@ def test_sockperf_finds_the_same_round_trip() -> None:
             return float(found[1])
 
         with sock, pingpong._quiet(core):
-            agree("sockperf", lambda: ours_us("sockperf", sock, seconds=0.2, rest_s=0), theirs, rounds=7, looks=2)
+            agree("sockperf", lambda: ours_us(sock, SOCKPERF_PING, seconds=0.2, rest_s=0), theirs, rounds=7, looks=2)
 
 
 def test_irtt_finds_the_same_round_trip(tmp_path: Path) -> None:
@@ -135,7 +125,7 @@ def test_irtt_finds_the_same_round_trip(tmp_path: Path) -> None:
     found = tmp_path / "irtt.json"
     with build(OUTSIDE_AND_HOST) as net, server(net, cores[-1], "irtt", "server", "-b", ADDRESS, "-i", "0"):
         sock, opened = speaking(net, "irtt", IRTT_OPEN)
-        sock.message = (IRTT + b"\0" + opened[4:12]).ljust(SIZE, b"\0")  # the token, then number 0
+        message = (IRTT + b"\0" + opened[4:12]).ljust(SIZE, b"\0")  # the token, then number 0
 
         def theirs() -> float:
             schedule = ["-i", "1ms", "-d", "200ms", "--wait=20ms"]
@@ -144,4 +134,4 @@ def test_irtt_finds_the_same_round_trip(tmp_path: Path) -> None:
             return float(json.loads(found.read_bytes())["stats"]["rtt"]["median"]) / 1000
 
         with sock, pingpong._quiet(cores[0]):
-            agree("irtt", lambda: ours_us("irtt", sock, seconds=0.2, rest_s=0.001), theirs, rounds=10, looks=4)
+            agree("irtt", lambda: ours_us(sock, message, seconds=0.2, rest_s=0.001), theirs, rounds=10, looks=4)
