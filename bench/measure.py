@@ -67,8 +67,9 @@ def measure(wanted: Wanted, path: Path, *, fresh: bool, say: Callable[[str], Non
     with _held(path):
         adopt_orphans()
         plan, header = _prepared(wanted)
+        steps = all_steps(wanted, plan)
         with _journal(path, header, fresh=fresh, say=say) as journal:
-            _carry_out(all_steps(wanted, plan), journal)
+            _carry_out(steps, journal)
             document = assembled(journal.header, journal.entries)
             results.write(path, document)
             journal.remove()
