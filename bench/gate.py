@@ -1,118 +1,154 @@
-"""The gate: what was measured against a budget, every limit with its reason. Pure: values in, verdicts out."""
+"""The gate: what was measured against a budget. Pure: values in, verdicts out.
+
+A drop is an integer against a model. Latency is a paired ratio with its interval, and never a time: the whole interval
+has to lie on one side of the limit, or nothing is proved.
+"""
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from bench.report import LOST
+from bench.budget import BASE
+from bench.evidence import of_base
+from bench.paths import compare
+from harness.ledger import FATES
+from harness.pingpong import DIRECT, DIRECT_AGAIN
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["BudgetError", "Finding", "Limit", "judged", "load", "verdict"]
+    from bench.budget import Limit
+    from bench.evidence import Evidence
+    from bench.paths import Comparison
+
+    Run = Mapping[str, Any]  # a scenario result
+
+__all__ = ["Finding", "Verdict", "confirmed", "judged", "verdict"]
 
 Verdict = Literal["pass", "fail", "inconclusive"]
-KEYS = {"name", "swap", "lost", "path", "ratio", "reason"}
-REPRODUCE_SWAP = "swapper-bench run --only swaps"
-REPRODUCE_RTT = "swapper-bench run --only rtt"
 
-
-class BudgetError(Exception):
-    """A budget that cannot be used; all its mistakes are listed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """Either how many datagrams a swap of a technique may lose, or how much a path may cost as a ratio to direct."""
-
-    name: str
-    reason: str
-    swap: str = ""
-    lost: int = 0
-    path: str = ""
-    ratio: float = 0.0
+SEED: Final = 1  # of the bootstrap: the same evidence gives the same interval
+ALIKE: Final = 0.01
+LOST: Final = tuple(fate for fate in FATES if not fate.startswith("answered") and fate != "not_sent")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one limit showed, in words, and the command that shows it again."""
+    """What one limit showed, in words."""
 
     limit: Limit
     verdict: Verdict
     found: str
-    reproduce: str
 
 
-def load(path: Path) -> list[Limit]:
-    """The limits of a budget. Raises BudgetError for a file that is no budget, or that has a limit unknown here."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BudgetError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise BudgetError(f"{path}: not valid TOML: {error}") from error
-    tables = document.get("limit")
-    if document.keys() != {"limit"} or not isinstance(tables, list) or not tables:
-        raise BudgetError(f"{path}: holds no [[limit]]")
-    mistakes = [f"{path}: limit {n}: {why}" for n, table in enumerate(tables, 1) for why in _mistakes(table)]
-    if mistakes:
-        raise BudgetError("\n".join(mistakes))
-    return [Limit(**table) for table in tables]
+def judged(limits: Sequence[Limit], evidence: Evidence) -> list[Finding]:
+    """Each limit against the evidence."""
+    return [Finding(limit, *(_swap(limit, evidence) if limit.swap else _path(limit, evidence))) for limit in limits]
 
 
-def judged(limits: list[Limit], document: dict[str, Any]) -> list[Finding]:
-    """Each limit against the results of a run."""
-    return [_swap(limit, document) if limit.swap else _path(limit, document) for limit in limits]
+def confirmed(findings: Sequence[Finding], again: Callable[[list[Limit]], Evidence]) -> list[Finding]:
+    """The findings, with those on latency that failed judged by a second measurement instead."""
+    suspects = {finding.limit: finding for finding in findings if finding.limit.path and finding.verdict == "fail"}
+    if not suspects:
+        return list(findings)
+    second = {finding.limit: finding for finding in judged(list(suspects), again(list(suspects)))}
+    return [
+        replace(second[one.limit], found=f"{second[one.limit].found}; measured before: {one.found}")
+        if one.limit in second
+        else one
+        for one in findings
+    ]
 
 
-def verdict(findings: list[Finding]) -> Verdict:
+def verdict(findings: Sequence[Finding]) -> Verdict:
     """The verdict on all: a failure counts more than what proves nothing."""
     found = {finding.verdict for finding in findings}
     return "fail" if "fail" in found else "inconclusive" if "inconclusive" in found else "pass"
 
 
-def _mistakes(table: Any) -> list[str]:
-    if not isinstance(table, dict):
-        return ["found no table"]
-    found = [f"unknown key {key}; allowed: {', '.join(sorted(KEYS))}" for key in table.keys() - KEYS]
-    found += [f"{key} is missing" for key in ("name", "reason") if not isinstance(table.get(key), str)]
-    kinds = {"swap": ("lost", int), "path": ("ratio", float)}
-    named = [kind for kind in kinds if isinstance(table.get(kind), str)]
-    if len(named) != 1:
-        return [*found, "names neither a swap nor a path, or both"]
-    key, wanted = kinds[named[0]]
-    if not isinstance(table.get(key), wanted) or isinstance(table[key], bool) or table[key] < 0:
-        found.append(f"{key} has to be {'an integer of 0 or more' if wanted is int else 'a ratio such as 1.12'}")
-    return found
+def _swap(limit: Limit, evidence: Evidence) -> tuple[Verdict, str]:
+    """Every swap has to be proved; what one of them lost too much fails all the same when another proves nothing."""
+    runs = evidence.swaps.get(limit.swap, ())
+    beside = _lost_by_base(evidence.swaps.get(of_base(limit.swap), ()))
+    if broken := _broken(limit, [run for run in runs if run["verdict"] != "inconclusive"]):
+        return "fail", broken + beside
+    if unproved := _unproved(limit, runs, evidence):
+        return "inconclusive", unproved + beside
+    return "pass", (runs[-1]["why"] if isinstance(limit.lost, str) else _losses(runs)) + beside
 
 
-def _swap(limit: Limit, document: dict[str, Any]) -> Finding:
-    run = next((run for run in document["swaps"] if run["technique"] == limit.swap), None)
-    if run is None:
-        return Finding(limit, "inconclusive", f"{limit.swap} was not measured", REPRODUCE_SWAP)
-    if not run["ledger"] or run["verdict"] == "inconclusive":
-        return Finding(limit, "inconclusive", run["why"], REPRODUCE_SWAP)
-    lost, sent = sum(run["ledger"][fate] for fate in LOST), run["ledger"]["sent"]
-    fates = ", ".join(f"{run['ledger'][fate]} {fate}" for fate in LOST if run["ledger"][fate])
-    if lost > limit.lost:
-        return Finding(limit, "fail", f"lost {lost} of {sent} ({fates}), {lost - limit.lost} too many", REPRODUCE_SWAP)
-    return Finding(
-        limit, "pass", f"lost {lost} of {sent}" + ("" if lost else f", below {3 / sent:.1e} at 95 %"), REPRODUCE_SWAP
-    )
+def _broken(limit: Limit, runs: Sequence[Run]) -> str:
+    """How these swaps break the limit, "" when they keep it."""
+    if isinstance(limit.lost, int) and (over := _lost(runs) - limit.lost * len(runs)) > 0:
+        return f"{_losses(runs)}, {over} too many"
+    if isinstance(limit.lost, int) and limit.lost:
+        return ""  # within what it may lose; the scenario's own verdict would allow nothing
+    return next((run["why"] for run in runs if run["verdict"] == "fail"), "")
 
 
-def _path(limit: Limit, document: dict[str, Any]) -> Finding:
+def _unproved(limit: Limit, runs: Sequence[Run], evidence: Evidence) -> str:
+    """Why these swaps prove nothing, "" when all of them do."""
+    if limit.swap in evidence.absent or not runs:
+        return _unmeasured(limit.swap, evidence)
+    return next((run["why"] for run in runs if run["verdict"] == "inconclusive"), "")
+
+
+def _lost_by_base(runs: Sequence[Run]) -> str:
+    """The base's own swaps in words, to stand beside; "" without any."""
+    return f"; the base: {runs[-1]['why'] if runs[-1]['verdict'] == 'inconclusive' else _losses(runs)}" if runs else ""
+
+
+def _losses(runs: Sequence[Run]) -> str:
+    """What was lost over these swaps, by fate; nothing, with its bound."""
+    sent = sum(run["ledger"]["sent"] for run in runs)
+    counts = {fate: sum(run["ledger"][fate] for run in runs) for fate in LOST}
+    fates = ", ".join(f"{count} {fate}" for fate, count in counts.items() if count)
+    swaps = f" in {len(runs)} swaps" if len(runs) > 1 else ""
+    return f"lost {_lost(runs)} of {sent}{swaps}" + (f" ({fates})" if fates else f", below {3 / sent:.1e} at 95 %")
+
+
+def _lost(runs: Sequence[Run]) -> int:
+    return sum(run["ledger"][fate] for run in runs for fate in LOST)
+
+
+def _path(limit: Limit, evidence: Evidence) -> tuple[Verdict, str]:
     """A path is too slow when the whole interval is above the limit, quick enough when all of it is below."""
-    one = next((one for one in document["comparisons"]["two cores"] if one["name"] == limit.path), None)
+    against = of_base(limit.path) if limit.against == BASE else DIRECT.name
+    one = _ratio(limit.path, against, evidence)
     if one is None:
-        return Finding(limit, "inconclusive", f"{limit.path} was not measured", REPRODUCE_RTT)
-    found = f"{one['ratio']:.3f} ({one['low']:.3f} - {one['high']:.3f}, n = {one['turns']}) against {limit.ratio:.2f}"
-    if document["noisy"]:
-        return Finding(limit, "inconclusive", f"{found}; the machine was busy", REPRODUCE_RTT)
-    if one["low"] > limit.ratio:
-        return Finding(limit, "fail", f"{found}: {one['low'] - limit.ratio:.3f} too much at least", REPRODUCE_RTT)
-    if one["high"] > limit.ratio:
-        return Finding(limit, "inconclusive", f"{found}: the interval holds the limit", REPRODUCE_RTT)
-    return Finding(limit, "pass", found, REPRODUCE_RTT)
+        missing = next((name for name in (against, limit.path) if name in evidence.absent), limit.path)
+        return "inconclusive", _unmeasured(missing, evidence)
+    base = _ratio(of_base(limit.path), against, evidence) if against == DIRECT.name else None
+    beside = f"; the base: {_times(base)}" if base else ""
+    found = f"{_times(one)}, limit {limit.ratio}"
+    if noise := evidence.noise or _noise(evidence):
+        return "inconclusive", f"{found}; {noise}{beside}"
+    if one.low > limit.ratio:
+        return "fail", f"{found}: {one.low - limit.ratio:.3f} too much at least{beside}"
+    if one.high > limit.ratio:
+        return "inconclusive", f"{found}: the interval holds the limit{beside}"
+    return "pass", found + beside
+
+
+def _noise(evidence: Evidence) -> str:
+    """Why two paths cannot be told apart here, "" when they can: two direct ones have to be alike."""
+    one = _ratio(DIRECT_AGAIN.name, DIRECT.name, evidence)
+    if one is None or (one.low <= 1 + ALIKE and one.high >= 1 - ALIKE):
+        return ""
+    return f"the machine was busy: a second direct path took {_times(one)}"
+
+
+def _ratio(path: str, against: str, evidence: Evidence) -> Comparison | None:
+    """The round trip by one path against another's; None where they were not measured together."""
+    turns_us = evidence.turns_us(path, against)
+    return compare(turns_us, seed=SEED, against=against)[0] if turns_us[path] else None
+
+
+def _times(one: Comparison) -> str:
+    return f"{one.ratio:.3f} times ({one.low:.3f} - {one.high:.3f}, n = {one.turns})"
+
+
+def _unmeasured(name: str, evidence: Evidence) -> str:
+    why = evidence.absent.get(name, "")
+    return f"{name} was not measured" + (f": {why}" if why else "")

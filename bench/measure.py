@@ -1,83 +1,151 @@
-"""One bench run: every path's round trips, then every technique's swap, with progress; a document of results."""
+"""The story of a bench run: steps of all parts -> measured one by one, each kept at once -> the document of results."""
 
 from __future__ import annotations
 
-import os
-import time
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-from bench.environment import NOISY_LOAD, described
-from bench.paths import DATAPLANES, HOPS, compare, usable
-from bench.swaps import TECHNIQUES, measured
-from harness import pingpong
+from bench import journal as journals
+from bench import results
+from bench.document import assembled, values
+from bench.journal import Journal
+from bench.processors import adopt_orphans, at_rest, between, reading
+from bench.progress import Estimate, shown
+from bench.step import Plan
+from swapper.lock import file_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-__all__ = ["PARTS", "measure", "round_trips"]
+    from bench.proxies import Proxy
+    from bench.step import Step
 
-PARTS = ("rtt", "swaps")
-SWAP_S = 6.0  # about, for each technique
+__all__ = ["PARTS", "Wanted", "all_steps", "measure"]
+
+# In the order in which they are measured; a module has `steps(plan)`. Imported late: the names alone cost nothing.
+PARTS: Final = {
+    "rtt": "bench.paths",
+    "swaps": "bench.swaps",
+    "capacity": "bench.capacity",
+    "cost": "bench.cost",
+    "sweeps": "bench.sweeps",
+}
+SHOWN: Final = 3  # differences to an interrupted run
 
 
-def measure(
-    *,
-    parts: tuple[str, ...],
-    seconds: float,
-    seed: int,
-    say: Callable[[str], None],
-    only: Callable[[str], bool] = lambda _: True,
-) -> dict[str, Any]:
-    """Measure the parts: round trips for `seconds` in all, and the swaps of the techniques that `only` names.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a person asks of a run."""
 
-    Needs root and the main thread.
+    parts: tuple[str, ...] = tuple(PARTS)
+    seed: int = 1
+    quick: bool = False
+    rounds: int = 10
+    rtt_s: float = 200.0
+
+    @classmethod
+    def quickly(cls, parts: tuple[str, ...] = tuple(PARTS), *, seed: int = 1) -> Wanted:
+        """Once each, in under three minutes."""
+        return cls(parts, seed=seed, quick=True, rounds=1, rtt_s=40.0)
+
+    def plan(self, proxies: tuple[Proxy, ...]) -> Plan:
+        """What the steps of the parts follow from."""
+        return Plan(seed=self.seed, quick=self.quick, rounds=self.rounds, rtt_s=self.rtt_s, proxies=proxies)
+
+
+def measure(wanted: Wanted, path: Path, *, fresh: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Measure, and put the document under `path`; go on where an interrupted run of the same kind stopped.
+
+    A proxy that fails is named in the document, and the rest goes on. Needs root and the main thread.
+
+    Raises ResultsError where something cannot be written (what was measured stays), LockedError while another run is at
+    work on `path`.
     """
-    environment = described()
-    document: dict[str, Any] = {
-        "seed": seed,
-        "environment": environment,
-        # Load counts for minutes: what was measured just before would make its own successor noisy.
-        "noisy": _is_busy(),
-        "missing": {},
-        "rtts_us": {"two cores": {}, "one core": {}},
-        "comparisons": {"two cores": [], "one core": []},
-        "swaps": [],
-    }
-    if "rtt" in parts:
-        document |= round_trips(seconds=seconds, seed=seed, say=say)
-    techniques = [one for one in TECHNIQUES if "swaps" in parts and only(one[0])]
-    for number, technique in enumerate(techniques):
-        say(f"[{number + 1}/{len(techniques)}] {technique[0]}, about {(len(techniques) - number) * SWAP_S:.0f} s left")
-        document["swaps"].append(measured(technique, lambda _: None))
-    environment["load_1min_after"] = os.getloadavg()[0]
+    with _held(path):
+        adopt_orphans()
+        plan, header = _prepared(wanted)
+        steps = all_steps(wanted, plan)
+        with _journal(path, header, fresh=fresh, say=say) as journal:
+            _carry_out(steps, journal)
+            document = assembled(journal.header, journal.entries)
+            results.write(path, document)
+            journal.remove()
     return document
 
 
-def round_trips(*, seconds: float, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """The round trips of every path that comes up here, and how they compare with the direct one."""
-    hops, missing = usable(HOPS)
-    # A proxy is a process with cores of its own choice, so on one core there is nothing fair to compare it with.
-    chosen = {"two cores": (*DATAPLANES, *hops), "one core": DATAPLANES}
-    rtts_us = {}
-    for cores, routes in chosen.items():
-        share_s = seconds * len(routes) / sum(map(len, chosen.values()))
-        say(f"{len(routes)} paths, client and backend on {cores}, {share_s:.0f} s")
-        rtts_us[cores] = pingpong.rtts_us(routes, seconds=share_s, seed=seed, one_core=cores == "one core")
-    comparisons = {cores: [asdict(one) for one in compare(found, seed=seed)] for cores, found in rtts_us.items()}
-    return {"missing": missing, "rtts_us": rtts_us, "comparisons": comparisons}
+def all_steps(wanted: Wanted, plan: Plan) -> list[Step]:
+    """The steps of all parts that are wanted, in the order in which they are measured."""
+    return [
+        step for part, module in PARTS.items() if part in wanted.parts for step in import_module(module).steps(plan)
+    ]
 
 
-def _is_busy() -> bool:
-    """Whether others keep this machine's processors busy just now, by what they use in half a second."""
-    began, idle_began = time.monotonic(), _idle_s()
-    time.sleep(0.5)
-    cores = os.cpu_count() or 1
-    used = cores - (_idle_s() - idle_began) / (time.monotonic() - began)
-    return used > NOISY_LOAD / 2
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """One run at a time for one results file."""
+    lock = path.with_name(f".{path.name}.lock")
+    with file_lock(lock, wait_s=0):
+        try:
+            yield
+        finally:
+            lock.unlink()
 
 
-def _idle_s() -> float:
-    """What all processors together have idled since boot (proc_uptime(5))."""
-    with open("/proc/uptime", encoding="ascii") as file:  # noqa: PTH123 - a file of the kernel
-        return float(file.read().split()[1])
+def _prepared(wanted: Wanted) -> tuple[Plan, dict[str, Any]]:
+    """What the run has to work with, and what says whether another run is of the same kind."""
+    from bench.environment import described
+    from bench.proxies import usable
+
+    proxies, missing = usable()
+    options = asdict(wanted) | {"parts": list(wanted.parts)}
+    return wanted.plan(proxies), {
+        "version": results.VERSION,
+        "options": options,
+        "environment": described(),
+        "missing": missing,
+    }
+
+
+def _journal(path: Path, header: dict[str, Any], *, fresh: bool, say: Callable[[str], None]) -> Journal:
+    """The journal of an interrupted run of the same kind, or a new one; says which."""
+    beside = path.with_name(f"{path.name}.journal")
+    kept = None if fresh else journals.read(beside)
+    if kept is None:
+        return Journal.begun(beside, header)
+    if differs := journals.differences(kept.header, header):
+        more = f", and {len(differs) - SHOWN} more" if len(differs) > SHOWN else ""
+        say(f"starts anew, the interrupted run was of another kind: {'; '.join(differs[:SHOWN])}{more}")
+        return Journal.begun(beside, header)
+    say(f"goes on where it was interrupted, with {len(values(kept.entries))} steps measured; --fresh starts anew")
+    return Journal.resumed(beside, kept)
+
+
+def _carry_out(steps: list[Step], journal: Journal) -> None:
+    """Measure what is not yet in the journal, a step that failed included."""
+    done = values(journal.entries)
+    rest = [(number, step) for number, step in enumerate(steps, 1) if (step.part, step.name) not in done]
+    left = Estimate(sum(step.about_s for _, step in rest))
+    journal.add({"at_rest": asdict(at_rest())})
+    with shown(len(steps)) as progress:
+        for number, step in rest:
+            progress.begin(number, step, left)
+            entry = _measured(step)
+            journal.add(entry)
+            left.learn(step.about_s, entry["usage"]["seconds"])
+            if "failed" in entry:
+                progress.note(f"{step.part}: {step.name} failed: {entry['failed']}")
+
+
+def _measured(step: Step) -> dict[str, Any]:
+    from bench.proxies import ProxyError
+
+    found: dict[str, Any]
+    before = reading()
+    try:
+        found = {"value": step.measure()}
+    except (ProxyError, RuntimeError) as error:  # the latter for a path that gives no answer: harness.pingpong
+        found = {"failed": str(error)}
+    return {"part": step.part, "step": step.name, **found, "usage": asdict(between(before, reading()))}

@@ -1,17 +1,26 @@
-"""The results of a bench run: one JSON document, written whole, checked when it is read."""
+"""The results of a bench run: one JSON document, replaced whole, checked when it is read."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["DEFAULT", "ResultsError", "read", "write"]
+from swapper.files import replace_file
 
-DEFAULT = Path("results/bench.json")
-VERSION = 2
-KEYS = {"version", "seed", "environment", "noisy", "missing", "rtts_us", "comparisons", "swaps"}
+__all__ = ["DEFAULT", "VERSION", "ResultsError", "read", "write"]
+
+DEFAULT: Final = Path("results/bench.json")
+VERSION: Final = 3
+KINDS: Final = {
+    "version": int,
+    "options": dict,
+    "environment": dict,
+    "noise": dict,
+    "missing": dict,
+    "failed": dict,
+    "measured": dict,
+}
 
 
 class ResultsError(Exception):
@@ -20,13 +29,10 @@ class ResultsError(Exception):
 
 def write(path: Path, document: dict[str, Any]) -> None:
     """Put a document under `path`; at any instant the old or the new. Raises ResultsError."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")  # two runs at once: the later one stays, whole
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(json.dumps({"version": VERSION, **document}), encoding="utf-8")
-        new.replace(path)
+        replace_file(path, json.dumps({"version": VERSION, **document}).encode())
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise ResultsError(f"{path}: cannot be written: {error.strerror}") from error
 
 
@@ -40,9 +46,12 @@ def read(path: Path) -> dict[str, Any]:
         raise ResultsError(
             f"{path}: is no whole document of JSON ({error}); make it anew: swapper-bench run"
         ) from error
-    if not isinstance(document, dict) or document.keys() != KEYS:
+    if not isinstance(document, dict) or not isinstance(document.get("version"), int):
         raise ResultsError(f"{path}: is not a result of swapper-bench run")
     if document["version"] != VERSION:
         raise ResultsError(f"{path}: version {document['version']}; this bench reads {VERSION}")
-    found: dict[str, Any] = document
-    return found
+    if wrong := [key for key, kind in KINDS.items() if not isinstance(document.get(key), kind)]:
+        raise ResultsError(
+            f"{path}: is not a result of swapper-bench run: {', '.join(wrong)} missing or of another kind"
+        )
+    return document

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ import click
 from harness.needs import extra
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from harness.matrix import Outcome
     from harness.scenario import Record
 
@@ -24,7 +27,12 @@ CAPTURES = Path("results")
 
 
 def main() -> NoReturn:
-    """Run the command line: 0 pass, 1 fail, 2 wrong usage, 3 inconclusive, 6 not root or a package is missing."""
+    """Run the command line: 0 pass, 1 fail, 2 wrong usage, 3 inconclusive, 6 not root or a package is missing.
+
+    One that is stopped ends with 128 and the signal's number: 1 would say that datagrams were lost.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _unwind)  # by itself SIGTERM would leave the logs of the run in memory
     with extra("swapper-harness"):
         cli.main()
 
@@ -182,10 +190,17 @@ def _json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.UsageError(f"{path}: cannot be written: {error.strerror}") from error
     _say(f"wrote {path}")
 
 
 def _say(text: str) -> None:
     click.echo(text, err=True)
+
+
+def _unwind(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)

@@ -1,8 +1,9 @@
 """Makes a topology real: the only module that creates network namespaces.
 
 Namespaces have no name and are held by file descriptors of this process, so they vanish with it,
-`kill -9` included, and two runs never meet. The namespace that the process was started in is never
-changed. Building and `entered` belong to the main thread: a namespace belongs to a thread.
+`kill -9` included, and two runs never meet; who lives in one when its block ends is killed. The namespace that
+the process was started in is never changed. Building and `entered` belong to the main thread: a namespace
+belongs to a thread.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from harness.residents import evict
 from harness.topology import family_of
 from harness.workers import Worker
 
@@ -150,6 +152,7 @@ def build(topology: Topology) -> Iterator[Net]:
             fd = _new_namespace()
             undo.callback(os.close, fd)
             namespaces[node.name] = Namespace(node.name, fd)
+        undo.callback(evict, [namespace.fd for namespace in namespaces.values()])
         macs = _macs(topology)
         for index, link in enumerate(topology.links, FIRST_INDEX):
             with namespaces[link.a.node].entered(), _netlink() as ip:

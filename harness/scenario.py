@@ -18,6 +18,7 @@ from harness.expect import judge
 from harness.netns import build
 from harness.records import LogOverflowError
 from harness.stage import Stage
+from harness.switch import SwitchError
 from harness.topology import FAMILIES, PRESETS, SIDES, Family, Side
 from harness.workers import WorkerError
 
@@ -48,6 +49,7 @@ class Scenario:
     backend: Literal["echo", "sink", "push"] = "echo"
     rate_per_s: int = 2000
     flows: int = 16
+    ports: int = 1  # public UDP ports of the service; one of them has all the traffic
     payload: int = 64
     service_ms: float = 0
     seconds: float = 2.0
@@ -69,6 +71,8 @@ class Scenario:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be played: ValueError."""
+        if self.swap_command and not shlex.split(self.swap_command):  # raises ValueError over an open quotation
+            raise ValueError("the swap command is empty")
         patterns = 2 if self.pattern == "both" else 1
         kinds = 2 if self.connected is None and self.sender == "socket" else 1
         each = len(self.families) * patterns * kinds
@@ -141,15 +145,17 @@ def run(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swapper-", dir=_fast_folder())))
         net = stack.enter_context(build(topology))
-        stage = Stage(scenario, topology, net, folder, record, say, switch=switch)
         if keep is not None:
             stack.enter_context(captured(net[topology.host], folder / "run.pcap"))
         try:
+            stage = Stage(scenario, topology, net, folder, record, say, switch=switch)
             stage.play(stack)
             stage.account()
         except ledger.ImpossibleCountError as error:
             record.problems.append(f"the records contradict each other: {error}")
-        except (LogOverflowError, WorkerError, subprocess.TimeoutExpired) as error:
+        except SwitchError as error:
+            record.problems.append(str(error))
+        except (LogOverflowError, WorkerError, subprocess.TimeoutExpired, OSError) as error:
             record.problems.append(f"the harness did not come to its end: {error}")
         except subprocess.CalledProcessError as error:
             said = (error.stderr or "").strip() or "no message"

@@ -25,10 +25,13 @@ __all__ = [
     "listens",
     "streams",
     "tcp_client",
+    "udp_ports",
 ]
 
 PUBLIC: Final = 1000
 INTERNAL: Final = {"blue": 1001, "green": 1002}
+OTHERS_PUBLIC: Final = 2_000
+OTHERS_INTERNAL: Final = {"blue": 12_000, "green": 22_000}
 TCP_PUBLIC: Final = 8080
 TCP_INTERNAL: Final = {"blue": 8081, "green": 8082}
 TCP_STREAM: Final = 900
@@ -127,6 +130,19 @@ def listens(scenario: Scenario, topology: Topology, port_set: str) -> tuple[str,
     return (port_set if bridged else topology.host), listen
 
 
+def udp_ports(count: int) -> list[tuple[int, dict[str, int]]]:
+    """So many public UDP ports, each with its internal ones, for 1 to 10,000; all below the ports of local clients.
+
+    PUBLIC is in the middle: a datagram goes through a chain of rules in order, and should not be the first or the last.
+    """
+    others = [
+        (OTHERS_PUBLIC + number, {port_set: first + number for port_set, first in OTHERS_INTERNAL.items()})
+        for number in range(count - 1)
+    ]
+    others.insert(len(others) // 2, (PUBLIC, INTERNAL))
+    return others
+
+
 def configuration(scenario: Scenario, folder: Path, topology: Topology) -> str:
     """The swapper.toml that a user would write for this scenario."""
 
@@ -140,7 +156,8 @@ def configuration(scenario: Scenario, folder: Path, topology: Topology) -> str:
         blue, green = target(ports, "blue"), target(ports, "green")
         return f'{{ protocol = "{protocol}", public = {public}, blue = {blue}, green = {green} }}'
 
-    ports = [port("udp", PUBLIC, INTERNAL)] + ([port("tcp", TCP_PUBLIC, TCP_INTERNAL)] if scenario.tcp else [])
+    ports = [port("udp", public, internal) for public, internal in udp_ports(scenario.ports)]
+    ports += [port("tcp", TCP_PUBLIC, TCP_INTERNAL)] if scenario.tcp else []
     lines = [
         f'state_dir = "{folder / "state"}"',
         f'run_dir = "{folder / "run"}"',

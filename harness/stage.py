@@ -61,11 +61,11 @@ class Stage:
     def play(self, stack: ExitStack) -> None:
         """From the first rule to the last datagram."""
         self._settle_others()
+        for port_set in ("blue", "green"):
+            self.launch(port_set, stack)
         stack.callback(self.switch.end)
         self.switch.begin()
         self._disturb()
-        for port_set in ("blue", "green"):
-            self.launch(port_set, stack)
         before = {one.name: one.counters() for one in self.net}
         clients = self._clients(stack)
         tcp = self._tcp_clients(stack)

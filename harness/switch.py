@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -19,13 +20,18 @@ if TYPE_CHECKING:
     from harness.scenario import Scenario
     from harness.topology import Topology
 
-__all__ = ["CommandSwitch", "SwapperSwitch", "Switch", "SwitchFactory", "swapper_command", "switch_for"]
+__all__ = ["CommandSwitch", "SwapperSwitch", "Switch", "SwitchError", "SwitchFactory", "swapper_command", "switch_for"]
 
 SHOWN_LINES: Final = 12
+SHOWN_BYTES: Final = 1 << 16
+
+
+class SwitchError(Exception):
+    """What moves the traffic failed; the message names it and quotes what it said."""
 
 
 class Switch(Protocol):
-    """Carries the public ports to blue at first, then to and fro. What fails raises CalledProcessError or Timeout."""
+    """Carries the public ports to blue at first, then to and fro. Raises SwitchError or CalledProcessError."""
 
     in_kernel: bool  # nothing else on the host touches a datagram: the kernel's counters have to agree with the logs
     said: str  # by the last call
@@ -101,26 +107,44 @@ class CommandSwitch:
             told[f"{prefix}PUBLIC"] = str(public)
             told[f"{prefix}TO_PORT"] = str(internal[to])
             told[f"{prefix}FROM_PORT"] = str(internal[self.active]) if self.active else ""
-        # Both into one, in the order in which it said them.
-        argv = ["sh", "-c", 'exec "$@" 2>&1', "sh", *self.argv]
-        done = self.host.run(argv, env={**os.environ, **told}, timeout_s=self.timeout_s, check=False)
-        self.said = "\n".join(done.stdout.splitlines()[-SHOWN_LINES:])
-        if done.returncode:
-            raise subprocess.CalledProcessError(done.returncode, self.argv, stderr=self.said)
+        code = self._called({**os.environ, **told})
+        if code != 0:
+            ended = f"did not end within {self.timeout_s:g} s" if code is None else f"ended with {code}"
+            raise SwitchError(f"{shlex.join(self.argv)} {ended}: {self.said or 'no message'}")
         self.active = to
         return 0.0
 
     def end(self) -> None:
-        """Nothing that is known here."""
+        """Nothing: what it has left running goes with the namespace."""
+
+    def _called(self, environment: dict[str, str]) -> int | None:
+        """The exit code of one call, None when its time was over; what it said is in `said`."""
+        # A file, not a pipe: a proxy that the script has started holds it open.
+        with tempfile.TemporaryFile(dir=self.state.parent) as said:
+            process = self.host.popen(
+                self.argv, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
+            )
+            try:
+                code = process.wait(self.timeout_s)
+            except subprocess.TimeoutExpired:
+                code = None
+                process.kill()
+                process.wait()
+            size = os.fstat(said.fileno()).st_size
+            last = os.pread(said.fileno(), SHOWN_BYTES, max(0, size - SHOWN_BYTES))
+        self.said = "\n".join(last.decode(errors="replace").splitlines()[-SHOWN_LINES:])
+        return code
 
 
-def switch_for(scenario: Scenario, topology: Topology, host: Namespace, folder: Path) -> Switch:
-    """What the scenario asks for, ready on its host."""
+def switch_for(
+    scenario: Scenario, topology: Topology, host: Namespace, folder: Path, *, product: Path | None = None
+) -> Switch:
+    """What the scenario asks for, ready on its host; `swapper` is that of the tree `product`, if one is named."""
     if scenario.swap_command:
         return CommandSwitch(host, scenario, folder)
     config = folder / "swapper.toml"
     config.write_text(specs.configuration(scenario, folder, topology), encoding="ascii")
-    return SwapperSwitch(host, config)
+    return SwapperSwitch(host, config, product=product)
 
 
 def swapper_command(product: Path | None = None) -> list[str]:

@@ -1,4 +1,4 @@
-"""What runs in a namespace: `python -m harness.worker backend|client|tcp`.
+"""What runs in a namespace: `python -m harness.worker backend|client|tcp|load|sink`.
 
 Standard library only, so that it is ready within milliseconds. One JSON spec on the first line of
 standard input, `{"ready": true, ...}` on standard output, then orders line by line, then one report.
@@ -83,6 +83,10 @@ def main() -> None:
         from harness.tcp import connect
 
         connect(spec)
+    elif role in ("load", "sink"):
+        from harness import load
+
+        {"load": load.load, "sink": load.sink}[role](spec)
     else:
         raise SystemExit(f"no such role: {role}")
 

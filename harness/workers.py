@@ -38,9 +38,19 @@ class Worker:
 
     @classmethod
     def start(
-        cls, enter: Sequence[str], role: str, spec: Mapping[str, Any], *, where: str, ready_within_s: float
+        cls,
+        enter: Sequence[str],
+        role: str,
+        spec: Mapping[str, Any],
+        *,
+        where: str,
+        ready_within_s: float,
+        pass_fds: Sequence[int] = (),
     ) -> Self:
-        """Start a worker behind the `enter` command and await `{"ready": true}`; WorkerError otherwise."""
+        """Start a worker behind the `enter` command and await `{"ready": true}`; WorkerError otherwise.
+
+        It inherits `pass_fds` under their numbers.
+        """
         environment = {**os.environ, "PYTHONPATH": str(_ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
         process = subprocess.Popen(
             [*enter, sys.executable, "-m", "harness.worker", role],
@@ -48,6 +58,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
+            pass_fds=pass_fds,
         )
         worker = cls(process, role=role, where=where)
         try:

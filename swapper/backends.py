@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from swapper.errors import StateError
 from swapper.files import replace_file
 from swapper.model import BackendKind, PortSet
+from swapper.procfs import boot_id, started_ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from swapper.model import Service
     from swapper.provision import Launch
 
-__all__ = ["Backend", "Backends", "Records", "boot_id", "for_service", "lives", "started_ticks"]
+__all__ = ["Backend", "Backends", "Records", "for_service", "lives"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +115,3 @@ def for_service(service: Service, folder: Path, *, say: Callable[[str], None]) -
 def lives(backend: Backend) -> bool:
     """Whether that very process still runs; a zombie does not."""
     return backend.boot_id == boot_id() and started_ticks(backend.pid) == backend.started_ticks
-
-
-def started_ticks(pid: int) -> int | None:
-    """When a running process started, in clock ticks since boot (proc_pid_stat(5), field 22); None if none runs."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def boot_id() -> str:
-    """Which boot of this machine it is (random(4))."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -12,9 +12,10 @@ import math
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
-from swapper.backends import Backend, Records, boot_id, lives, started_ticks
+from swapper.backends import Backend, Records, lives
 from swapper.engine import client, refusals
 from swapper.errors import DeployError
+from swapper.procfs import boot_id, started_ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from swapper.errors import DeployError, HookError, StateError, SwapperError, UnhealthyError
-from swapper.health import wait_healthy, watch
+from swapper.health import Checks
 from swapper.journal import Entry, Phase
 from swapper.model import PortSet, UdpMode
 from swapper.provision import provision
@@ -142,18 +142,21 @@ def _deploy_locked(site: Site, release: Release, recorder: Recorder) -> None:
 
 
 def _await_healthy(site: Site, port_set: PortSet) -> int:
-    health = site.service.recipe.health
     try:
-        return wait_healthy(
-            site.probe(port_set),
-            health,
-            alive=lambda: site.death(port_set),
-            clock_s=site.host.clock_s,
-            sleep=site.host.sleep,
-            say=lambda text: site.say(f"{site.service.name}: {text}"),
-        )
+        return _checks(site, port_set).wait_healthy()
     except UnhealthyError as error:
         raise UnhealthyError(f"{error}{_last_words(site, port_set)}") from error
+
+
+def _checks(site: Site, port_set: PortSet, *, public: bool = False) -> Checks:
+    return Checks(
+        probe=site.probe(port_set, public=public),
+        death=lambda: site.death(port_set),
+        health=site.service.recipe.health,
+        clock_s=site.host.clock_s,
+        sleep=site.host.sleep,
+        say=lambda text: site.say(f"{site.service.name}: {text}"),
+    )
 
 
 def _last_words(site: Site, port_set: PortSet) -> str:
@@ -197,16 +200,7 @@ def _forward(site: Site, entry: Entry, recorder: Recorder, swapped: Swapped | No
 
 def _verify(site: Site, port_set: PortSet) -> str:
     """Ask through the public port, then watch for the bake time; "" when all is well, else why not."""
-    recipe = site.service.recipe
-    return watch(
-        site.probe(port_set, public=True),
-        recipe.health,
-        for_s=recipe.bake_s,
-        alive=lambda: site.death(port_set),
-        clock_s=site.host.clock_s,
-        sleep=site.host.sleep,
-        say=lambda text: site.say(f"{site.service.name}: {text}"),
-    )
+    return _checks(site, port_set, public=True).watch(site.service.recipe.bake_s)
 
 
 def _return(site: Site, entry: Entry, recorder: Recorder) -> None:

@@ -16,17 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from swapper.errors import KernelRefusedError, MissingError
 from swapper.model import FAMILIES, Family, Protocol
-from swapper.nfnetlink import (
-    NESTED,
-    NLM_F_ACK,
-    NLM_F_DUMP,
-    NLM_F_DUMP_INTR,
-    NLMSG_DONE,
-    NLMSG_ERROR,
-    attribute,
-    opened,
-    send,
-)
+from swapper.nfnetlink import NESTED, NLM_F_ACK, attribute, dump, opened, send
 
 __all__ = ["Flow", "by_public_port", "delete", "flush", "in_zone"]
 
@@ -50,7 +40,6 @@ NATIVE_LENGTH, ATTRIBUTE = struct.Struct("=H"), struct.Struct("=HH")
 
 AF: dict[Family, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
 NUMBER = {Protocol.UDP: socket.IPPROTO_UDP, Protocol.TCP: socket.IPPROTO_TCP}
-DUMP_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,35 +128,12 @@ def _acknowledged(sock: socket.socket) -> int:
 
 
 def _dump(family: int, body: bytes) -> list[Flow]:
-    """One consistent enough dump: an interrupted one (the table was resized) is asked for again."""
-    for _ in range(DUMP_TRIES):
-        with opened() as sock:
-            send(sock, CT_GET, NLM_F_DUMP, family, body)
-            flows, interrupted = _receive(sock)
-        if not interrupted:
-            return flows
-    raise KernelRefusedError(f"the conntrack dump was interrupted {DUMP_TRIES} times in a row")
-
-
-def _receive(sock: socket.socket) -> tuple[list[Flow], bool]:
-    flows: list[Flow] = []
-    interrupted = False
-    while True:
-        data = sock.recv(1 << 20)
-        at = 0
-        while at < len(data):
-            length, kind, flags = struct.unpack_from("=IHH", data, at)
-            interrupted |= bool(flags & NLM_F_DUMP_INTR)
-            if kind == NLMSG_DONE:
-                return flows, interrupted
-            if kind == NLMSG_ERROR:
-                number = -struct.unpack_from("=i", data, at + 16)[0]
-                if number == errno.EPERM:
-                    raise MissingError("reading conntrack needs CAP_NET_ADMIN: run as root (sudo swapper ...)")
-                raise KernelRefusedError(f"reading conntrack: {os.strerror(number)}")
-            if (flow := _decode(data, at, at + length)) is not None:
-                flows.append(flow)
-            at += (length + 3) & ~3
+    try:
+        return [flow for flow in dump(CT_GET, family, body, _decode) if flow is not None]
+    except PermissionError as error:
+        raise MissingError("reading conntrack needs CAP_NET_ADMIN: run as root (sudo swapper ...)") from error
+    except OSError as error:
+        raise KernelRefusedError(f"reading conntrack: {error.strerror}") from error
 
 
 def _decode(data: bytes, start: int, end: int) -> Flow | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from swapper.probes import Probe
     from swapper.recipe import Health
 
-__all__ = ["Bake", "Boot", "Results", "Verdict", "wait_healthy", "watch"]
+__all__ = ["Bake", "Boot", "Checks", "Results", "Verdict"]
 
 FAILURES = 3  # in a row: one lost datagram must not undo a swap
 LOOK_S = 0.02  # a death is seen this soon, however far apart the probes are: until then its traffic is lost
@@ -89,68 +89,50 @@ class Bake:
         return f"failing {watched}: {results.reason}" if results.reason else f"healthy {watched}"
 
 
-def wait_healthy(
-    probe: Probe,
-    health: Health,
-    *,
-    alive: Probe,
-    clock_s: Callable[[], float],
-    sleep: Callable[[float], None],
-    say: Callable[[str], None],
-) -> int:
-    """Probe a new backend until it is healthy; the number of probes that took.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checks:
+    """How one backend is looked at, on whose time: `probe` asks it, `death` says how it ended, "" while it runs."""
 
-    Raises UnhealthyError when it died, or is not healthy `start_period_s` + `deadline_s` from now.
-    """
-    now_s = clock_s()
-    boot = Boot(now_s, now_s + health.start_period_s + health.deadline_s, health.successes)
-    verdict, results = _judged(boot, probe, health, alive=alive, clock_s=clock_s, sleep=sleep, say=say)
-    if verdict is Verdict.GIVE_UP:
-        raise UnhealthyError(boot.story(results, now_s=clock_s()))
-    return results.attempts
+    probe: Probe
+    death: Probe
+    health: Health
+    clock_s: Callable[[], float]
+    sleep: Callable[[float], None]
+    say: Callable[[str], None]
 
+    def wait_healthy(self) -> int:
+        """Probe a new backend until it is healthy; the number of probes that took.
 
-def watch(
-    probe: Probe,
-    health: Health,
-    *,
-    for_s: float,
-    alive: Probe,
-    clock_s: Callable[[], float],
-    sleep: Callable[[float], None],
-    say: Callable[[str], None],
-) -> str:
-    """Probe a backend that carries traffic for `for_s` seconds; "" if it stayed healthy, else why not."""
-    now_s = clock_s()
-    bake = Bake(now_s, now_s + for_s)
-    verdict, results = _judged(bake, probe, health, alive=alive, clock_s=clock_s, sleep=sleep, say=say)
-    return results.reason if verdict is Verdict.GIVE_UP else ""
+        Raises UnhealthyError when it died, or is not healthy `start_period_s` + `deadline_s` from now.
+        """
+        now_s = self.clock_s()
+        boot = Boot(now_s, now_s + self.health.start_period_s + self.health.deadline_s, self.health.successes)
+        verdict, results = self._judged(boot)
+        if verdict is Verdict.GIVE_UP:
+            raise UnhealthyError(boot.story(results, now_s=self.clock_s()))
+        return results.attempts
 
+    def watch(self, for_s: float) -> str:
+        """Probe a backend that carries traffic for `for_s` seconds; "" if it stayed healthy, else why not."""
+        now_s = self.clock_s()
+        verdict, results = self._judged(Bake(now_s, now_s + for_s))
+        return results.reason if verdict is Verdict.GIVE_UP else ""
 
-def _judged(
-    judge: Boot | Bake,
-    probe: Probe,
-    health: Health,
-    *,
-    alive: Probe,
-    clock_s: Callable[[], float],
-    sleep: Callable[[float], None],
-    say: Callable[[str], None],
-) -> tuple[Verdict, Results]:
-    """Probe at once and then every `interval_s`, until `judge` has decided."""
-    started_s = told_s = clock_s()
-    results = Results()
-    while True:
-        asked_s = clock_s()
-        results = results.then(probe(), alive())
-        now_s = clock_s()
-        if (verdict := judge.verdict(results, now_s=now_s)) is not Verdict.WAIT:
-            return verdict, results
-        if now_s - told_s >= (TELL_S if now_s - started_s < LATER_S else LATER_TELL_S):
-            say(judge.story(results, now_s=now_s))
-            told_s = now_s
-        next_s = asked_s + health.interval_s
-        if now_s < judge.ends_s:
-            next_s = min(next_s, judge.ends_s)
-        while (left_s := next_s - clock_s()) > 0 and not alive():
-            sleep(min(left_s, LOOK_S))
+    def _judged(self, judge: Boot | Bake) -> tuple[Verdict, Results]:
+        """Probe at once and then every `interval_s`, until `judge` has decided."""
+        started_s = told_s = self.clock_s()
+        results = Results()
+        while True:
+            asked_s = self.clock_s()
+            results = results.then(self.probe(), self.death())
+            now_s = self.clock_s()
+            if (verdict := judge.verdict(results, now_s=now_s)) is not Verdict.WAIT:
+                return verdict, results
+            if now_s - told_s >= (TELL_S if now_s - started_s < LATER_S else LATER_TELL_S):
+                self.say(judge.story(results, now_s=now_s))
+                told_s = now_s
+            next_s = asked_s + self.health.interval_s
+            if now_s < judge.ends_s:
+                next_s = min(next_s, judge.ends_s)
+            while (left_s := next_s - self.clock_s()) > 0 and not self.death():
+                self.sleep(min(left_s, LOOK_S))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swapper.errors import LockedError, MissingError
+from swapper.procfs import started_ticks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +112,7 @@ def _acquire(path: Path, wait_s: float) -> int:
         except BlockingIOError:
             waited_s = time.monotonic() - start
             holder = _holder(fd)
-            alive = holder is not None and _started_ticks(holder.pid) == holder.started_ticks
+            alive = holder is not None and started_ticks(holder.pid) == holder.started_ticks
             if waited_s >= wait_s and (alive or waited_s >= wait_s + _INTRODUCTION_S):
                 os.close(fd)
                 shown = "a process that has not yet written who it is"
@@ -152,7 +153,7 @@ def _introduce(fd: int, command: str) -> None:
         command=command,
         since=time.time(),
         booted_s=time.clock_gettime(time.CLOCK_BOOTTIME),
-        started_ticks=_started_ticks(os.getpid()) or 0,
+        started_ticks=started_ticks(os.getpid()) or 0,
     )
     os.ftruncate(fd, 0)
     os.pwrite(fd, json.dumps(asdict(holder)).encode() + b"\n", 0)
@@ -164,15 +165,6 @@ def _holder(fd: int) -> Holder | None:
         return Holder(**json.loads(os.pread(fd, 65536, 0)))
     except (ValueError, TypeError):
         return None
-
-
-def _started_ticks(pid: int) -> int | None:
-    """When the process started, proc_pid_stat(5) field 22: with the pid it names one process since boot."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    return int(stat.rpartition(")")[2].split()[19])  # field 2, the name, may hold spaces and parentheses
 
 
 def _own_arguments() -> list[str]:

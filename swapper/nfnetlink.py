@@ -10,27 +10,16 @@ import os
 import socket
 import struct
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 from swapper.errors import KernelRefusedError, MissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = [
-    "NESTED",
-    "NLMSG_DONE",
-    "NLMSG_ERROR",
-    "NLM_F_ACK",
-    "NLM_F_DUMP",
-    "NLM_F_DUMP_INTR",
-    "Message",
-    "attribute",
-    "dump",
-    "exists",
-    "opened",
-    "send",
-]
+__all__ = ["NESTED", "NLM_F_ACK", "Message", "attribute", "dump", "exists", "listed", "opened", "send"]
+
+T = TypeVar("T")
 
 NETLINK_NETFILTER = 12
 NLMSG_ERROR = 2
@@ -48,6 +37,11 @@ class Message(NamedTuple):
 
     family: int
     body: bytes
+
+    @classmethod
+    def read(cls, data: bytes, start: int, end: int) -> Self:
+        """The message that lies there: a netlink header of 16 bytes, nfnetlink's own of 4, the attributes."""
+        return cls(data[start + 16], data[start + 20 : end])
 
     def attributes(self) -> dict[int, bytes]:
         """What the message says, by the attribute's number."""
@@ -98,22 +92,35 @@ def exists(kind: int) -> bool:
     return kind != NLMSG_ERROR or _has_subsystem(-number)
 
 
-def dump(kind: int, family: int, body: bytes = b"") -> list[Message]:
+def listed(kind: int, family: int, body: bytes = b"") -> list[Message]:
     """Everything that the kernel lists for one request; nothing where it has no such subsystem.
 
-    An interrupted dump is asked for again. Raises MissingError without CAP_NET_ADMIN.
+    Raises MissingError without CAP_NET_ADMIN.
+    """
+    try:
+        return dump(kind, family, body, Message.read)
+    except OSError as error:
+        if _has_subsystem(error.errno or 0):
+            raise KernelRefusedError(f"netfilter does not list what it has: {error.strerror}") from error
+        return []
+
+
+def dump(kind: int, family: int, body: bytes, read: Callable[[bytes, int, int], T]) -> list[T]:
+    """What `read(data, start, end)` makes of each message that the kernel lists for one request, where it lies.
+
+    An interrupted dump is asked for again. Raises OSError with the kernel's errno when it refuses.
     """
     for _ in range(DUMP_TRIES):
         with opened() as sock:
             send(sock, kind, NLM_F_DUMP, family, body)
-            messages, interrupted = _receive(sock)
+            found, interrupted = _receive(sock, read)
         if not interrupted:
-            return messages
+            return found
     raise KernelRefusedError(f"what netfilter lists was changed by others {DUMP_TRIES} times in a row; try again")
 
 
-def _receive(sock: socket.socket) -> tuple[list[Message], bool]:
-    messages: list[Message] = []
+def _receive(sock: socket.socket, read: Callable[[bytes, int, int], T]) -> tuple[list[T], bool]:
+    found: list[T] = []
     interrupted = False
     while True:
         data = sock.recv(1 << 20)
@@ -123,10 +130,10 @@ def _receive(sock: socket.socket) -> tuple[list[Message], bool]:
             interrupted |= bool(flags & NLM_F_DUMP_INTR)
             if kind in (NLMSG_DONE, NLMSG_ERROR):
                 number = -struct.unpack_from("=i", data, at + 16)[0] if length >= 20 else 0
-                if number > 0 and _has_subsystem(number):
-                    raise KernelRefusedError(f"netfilter does not list what it has: {os.strerror(number)}")
-                return messages, interrupted
-            messages.append(Message(data[at + 16], data[at + 20 : at + length]))
+                if number > 0:
+                    raise OSError(number, os.strerror(number))
+                return found, interrupted
+            found.append(read(data, at, at + length))
             at += (length + 3) & ~3
 
 

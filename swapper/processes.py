@@ -14,9 +14,10 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from swapper.backends import Backend, Records, boot_id, lives, started_ticks
+from swapper.backends import Backend, Records, lives
 from swapper.errors import DeployError
 from swapper.model import PortSet
+from swapper.procfs import boot_id, started_ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swapper.backends import Backend, boot_id, lives, started_ticks
+from swapper.backends import Backend, lives
 from swapper.errors import DeployError
 from swapper.processes import Processes
+from swapper.procfs import boot_id, started_ticks
 
 if TYPE_CHECKING:
     from swapper.model import PortSet

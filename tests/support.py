@@ -5,13 +5,18 @@ from __future__ import annotations
 import logging
 import re
 import subprocess
+from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.topology import Node, Topology
 from swapper.dataplane import ENGINES
 from swapper.model import DataplaneName, Engine, PortMap, Protocol, Service, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MEASURED = logging.getLogger("measured")  # shown by --log-cli-level=INFO
 LONELY = Topology("lonely", (Node("host"),), ())
@@ -108,3 +113,14 @@ def configuration(folder: Path, name: DataplaneName, engine: Engine | None, *, d
         f'[services.game.swap]\nudp = "{udp}"\ndrain_timeout = 2\n'
     )
     return path
+
+
+@contextmanager
+def small_disk(path: Path, size: str) -> Iterator[Path]:
+    """A file system of that size, such as `6m`, in memory."""
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "swapper-test", str(path)], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)

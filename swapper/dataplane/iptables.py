@@ -33,13 +33,14 @@ Rules = dict[str, dict[str, list[Rule]]]  # table -> chain -> rules
 
 XTABLES_LOCK = Path("/run/xtables.lock")
 COMMIT_TRIES = 20
+QUOTING = re.compile(r"[\"'\\]")
 TOOL_TIMEOUT_S = 20
 INSTALL = "apt-get install -y iptables"
 
 
 def rule(text: str) -> Rule:
     """The words of one rule, without its `-A CHAIN`."""
-    return tuple(shlex.split(text))
+    return tuple(_words(text))
 
 
 def families() -> tuple[Family, ...]:
@@ -207,6 +208,11 @@ class IptablesLegacy:
         return made
 
 
+def _words(text: str) -> list[str]:
+    """The words of a line; shlex takes 0.1 ms for each, and 10,000 ports have 240,000."""
+    return shlex.split(text) if QUOTING.search(text) else text.split()
+
+
 def _tool(family: Family, flavour: str, what: str) -> str:
     name = f"{'iptables' if family == 4 else 'ip6tables'}-{flavour}-{what}"
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
@@ -227,7 +233,7 @@ def _save(family: Family, flavour: str, *options: str) -> Rules:
         elif line.startswith(":"):
             chains[line[1:].split()[0]] = []
         elif line.startswith("-A "):
-            _, chain, *words = shlex.split(line)
+            _, chain, *words = _words(line)
             chains[chain].append(tuple(words))
         elif (hidden := INCOMPATIBLE.match(line)) and hidden[1] in ("raw", "nat"):
             raise KernelRefusedError(

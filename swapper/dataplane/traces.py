@@ -65,10 +65,11 @@ class Traces:
 def read() -> Traces:
     """Ask the kernel, in the network namespace of the caller. Raises MissingError without CAP_NET_ADMIN."""
     tables = {
-        _text(message.attributes().get(NFTA_TABLE_NAME, b"")) for message in nfnetlink.dump(NFT_GETTABLE, NFPROTO_INET)
+        _text(message.attributes().get(NFTA_TABLE_NAME, b""))
+        for message in nfnetlink.listed(NFT_GETTABLE, NFPROTO_INET)
     }
     chains = set()
-    for message in nfnetlink.dump(NFT_GETCHAIN, socket.AF_UNSPEC):
+    for message in nfnetlink.listed(NFT_GETCHAIN, socket.AF_UNSPEC):
         if b"SW" not in message.body:
             continue  # others may have thousands
         said = message.attributes()
@@ -94,7 +95,7 @@ def ipsets() -> list[str]:
     request = nfnetlink.attribute(IPSET_ATTR_PROTOCOL, bytes([IPSET_PROTOCOL_MIN])) + nfnetlink.attribute(
         IPSET_ATTR_FLAGS | NET_BYTEORDER, struct.pack("!I", IPSET_FLAG_LIST_SETNAME)
     )
-    messages = nfnetlink.dump(IPSET_LIST, socket.AF_INET, request)
+    messages = nfnetlink.listed(IPSET_LIST, socket.AF_INET, request)
     return [_text(name) for message in messages if (name := message.attributes().get(IPSET_ATTR_SETNAME))]
 
 

@@ -297,16 +297,23 @@ def _zones_in(seen: dict[Family, Rules], service: Service) -> Zones:
     A set is left out when the replies of one of its targets find none, or another one.
     """
     zones: Zones = {}
+    led = {
+        (family, chain, words[:-1]): words[-1]
+        for family, rules in seen.items()
+        for chain, body in rules.get("raw", {}).items()
+        for words in reversed(body)  # of two that match the same, the first gives the zone
+        if words[-2:-1] == ("--zone",)
+    }
     for port_set in PortSet:
-        found: set[int | None] = set()
+        found: set[str | None] = set()
         for port in service.of(Protocol.UDP):
             target = port.target(port_set)
-            for family, rules in seen.items():
-                if target.serves(family):
-                    chain = "SWAPPER-OUT" if target.on_host else "SWAPPER-PRE"
-                    wanted = rule(_replies(service, target, family))
-                    body = rules.get("raw", {}).get(chain, [])
-                    found.add(next((int(words[-1]) for words in body if words[:-1] == wanted), None))
+            chain = "SWAPPER-OUT" if target.on_host else "SWAPPER-PRE"
+            found |= {
+                led.get((family, chain, rule(_replies(service, target, family))))
+                for family in seen
+                if target.serves(family)
+            }
         if len(found) == 1 and (zone := found.pop()) is not None:
-            zones[port_set] = zone
+            zones[port_set] = int(zone)
     return zones

@@ -16,6 +16,7 @@ import pytest
 from swapper.journal import Phase
 from swapper.recipe import Step
 from tests.deploy.deployed import SWAPPER, Deployed, Load, faults, wait_until
+from tests.support import small_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -217,20 +218,9 @@ def test_the_old_backend_killed_meanwhile_does_not_stop_a_deployment(killed: Kil
     assert town.running() == {"green": "v2"}
 
 
-@contextmanager
-def small_disk(path: Path) -> Iterator[Path]:
-    """A file system of six megabytes, in memory."""
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "swapper-test", str(path)], check=True)
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
-
-
 def test_a_full_disk_at_any_step_leaves_one_that_serves(town: Deployed) -> None:
     fill = town.folder / "fill"
-    with small_disk(town.folder / "small") as disk:
+    with small_disk(town.folder / "small", "6m") as disk:
         town.state = disk / "state"
         fill.write_text(f"#!/bin/sh\ndd if=/dev/zero of={disk}/full bs=4k 2>/dev/null\nexit 0\n")
         fill.chmod(0o755)

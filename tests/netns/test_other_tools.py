@@ -15,11 +15,12 @@ import subprocess
 import time
 from contextlib import contextmanager
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from harness import pingpong
+from harness.exchanges import PATIENCE, ask
 from harness.netns import build
 from harness.sockets import CONTROL_SIZE, SO_TIMESTAMPNS, received_ns
 from harness.topology import OUTSIDE_AND_HOST
@@ -42,16 +43,6 @@ IRTT: Final = b"\x14\xa7\x5b"
 IRTT_OPEN: Final = IRTT + b"\x01\x01\x02\x04\x80\x01"  # OPEN; protocol 1; length 64 (signed varints)
 ETH_P_ALL: Final = 3
 HEADERS: Final = 28  # IPv4 and UDP
-
-
-class Dialect(socket.socket):
-    """A UDP socket that says `message`, whatever it is given: the harness's own loop speaks to another's server."""
-
-    message = b""
-
-    def send(self, *_: Any) -> int:
-        """Send the message."""
-        return super().send(self.message)
 
 
 class Wire:
@@ -90,29 +81,28 @@ def server(net: Net, core: int, *argv: str) -> Iterator[None]:
             process.kill()
 
 
-def greet(net: Net, tool: str, greeting: bytes) -> tuple[Dialect, bytes]:
+def greet(net: Net, tool: str, greeting: bytes) -> tuple[socket.socket, bytes]:
     """A socket connected to the tool's server, and what it answered to the greeting as soon as it was up."""
     with net["outside"].entered():
-        sock = Dialect(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, pingpong.PATIENCE)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, PATIENCE)
     sock.connect((ADDRESS, PORTS[tool]))
-    sock.message = greeting
     deadline = time.monotonic() + 10
     while True:
         try:
-            sock.send()
+            sock.send(greeting)
             return sock, sock.recv(2048)
         except (ConnectionRefusedError, BlockingIOError):  # not there yet, or not done with starting
             assert time.monotonic() < deadline, f"{tool} does not answer"
             time.sleep(0.01)
 
 
-def ours_us(tool: str, sock: Dialect, *, seconds: float, rest_s: float = 0) -> float:
+def ours_us(sock: socket.socket, message: bytes, *, seconds: float, rest_s: float = 0) -> float:
     """The harness's own p50 on that socket."""
     times: list[int] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        times += pingpong._exchange(tool, sock, 1 if rest_s else 100)
+        times += ask(sock, message, 1 if rest_s else 100)
         if rest_s:
             time.sleep(rest_s)
     return median(times) / 1000
@@ -129,7 +119,7 @@ def test_sockperf_finds_the_same_round_trip() -> None:
             for _ in range(3):
                 # Its client sleeps for two seconds before it begins.
                 with net["outside"].popen(command, stdout=subprocess.PIPE) as process:
-                    mine = ours_us("sockperf", sock, seconds=1)
+                    mine = ours_us(sock, SOCKPERF_PING, seconds=1)
                     said, _ = process.communicate(timeout=30)
                 found = re.search(r"percentile 50\.000 =\s*([\d.]+)", said.decode())
                 assert found, said
@@ -145,17 +135,17 @@ def test_irtt_finds_the_same_round_trip(tmp_path: Path) -> None:
     microseconds on a busy one, where they find cold caches.
     """
     cores = sorted(os.sched_getaffinity(0))
-    schedule = ["-i", "1ms", "-d", "200ms", "--wait=20ms"]
+    schedule = ["-i", "1ms", "-d", "100ms", "--wait=20ms"]
     options = ["-l", str(SIZE), "--stats=none", "--tstamp=none", "-Q", "-o", str(tmp_path / "irtt.json")]
     command = ["taskset", "-c", str(cores[0]), "irtt", "client", *schedule, *options, ADDRESS]
     pairs, on_the_wire = [], []
     with build(OUTSIDE_AND_HOST) as net, server(net, cores[-1], "irtt", "server", "-b", ADDRESS, "-i", "0"):
         sock, opened = greet(net, "irtt", IRTT_OPEN)
-        sock.message = (IRTT + b"\0" + opened[4:12]).ljust(SIZE, b"\0")  # the token, then number 0
+        message = (IRTT + b"\0" + opened[4:12]).ljust(SIZE, b"\0")  # the token, then number 0
         wire = Wire(net)
         with sock, wire.sock, pingpong._quiet(cores[0]):
-            for _ in range(15):
-                mine, my_wire = ours_us("irtt", sock, seconds=0.2, rest_s=0.001), wire.p50_us()
+            for _ in range(25):
+                mine, my_wire = ours_us(sock, message, seconds=0.1, rest_s=0.001), wire.p50_us()
                 net["outside"].run(command)
                 theirs = json.loads((tmp_path / "irtt.json").read_bytes())["stats"]["rtt"]["median"] / 1000
                 pairs.append((mine, theirs))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.scenario import Record, Scenario, run
+from swapper.procfs import started_ticks
 
 pytestmark = pytest.mark.netns
 
@@ -54,19 +55,35 @@ def test_a_script_that_swaps_well_passes(tmp_path: Path) -> None:
     ("text", "why"),
     [
         ('echo "no such table"; exit 4', "ended with 4: no such table"),
-        ('[ -z "$SWAP_FROM" ] || sleep 20', "did not come to its end"),
+        ('[ -z "$SWAP_FROM" ] || { echo waiting; sleep 20; }', "did not end within 2 s: waiting"),
+        (r'printf "\\377\\n"; exit 4', "ended with 4: \ufffd"),
         (
             '[ -n "$SWAP_FROM" ] && echo "nothing to do" || exec ' + str(RECIPE),
             "brought no traffic to green; it said: nothing",
         ),
         ("exit 0", "brought no traffic to blue and green; it said nothing"),
     ],
-    ids=["fails", "hangs", "swaps nothing", "carries nothing"],
+    ids=["fails", "hangs", "says no text", "swaps nothing", "carries nothing"],
 )
 def test_a_script_that_does_not_swap_proves_nothing_and_is_quoted(tmp_path: Path, text: str, why: str) -> None:
     record = measured(script(tmp_path, text), swap_timeout_s=2)
     assert record.verdict == "inconclusive"
     assert why in record.why
+
+
+def test_what_a_script_leaves_running_holds_nothing_up_and_ends_with_the_run(tmp_path: Path) -> None:
+    """The backend is up at the first call, so a proxy that checks it may be started then, in the plainest way."""
+    proxy = 'socat -T 30 "UDP4-LISTEN:$SWAP_PUBLIC,fork,reuseaddr" "UDP4:127.0.0.1:$SWAP_TO_PORT" &'
+    first = f'ss -Hlun "sport = :$SWAP_TO_PORT" | grep -q . || exit 7\n{proxy}\necho $! >"{tmp_path}/proxy"'
+    record = measured(script(tmp_path, f'[ -n "$SWAP_FROM" ] || {{ {first}\n}}'), service_ms=0, seconds=1)
+    assert "brought no traffic to green; it said nothing" in record.why
+    assert started_ticks(int((tmp_path / "proxy").read_text())) is None
+
+
+@pytest.mark.parametrize("command", ["./swap 'now", " "], ids=["an open quotation", "empty"])
+def test_a_command_that_is_none_is_refused_before_anything_is_made(command: str) -> None:
+    with pytest.raises(ValueError, match=r"quotation|empty"):
+        Scenario(swap_command=command)
 
 
 def test_a_script_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from bench import gate, results
-from bench.cli import BUDGET
 from bench.report import LOST, markdown, page
 from bench.swaps import TECHNIQUES
 
@@ -47,88 +41,6 @@ def document(**changes: Any) -> dict[str, Any]:
         "swaps": [swap(name) for name, _, proxy in TECHNIQUES if proxy is None],
     }
     return found | changes
-
-
-def limits(text: str, folder: Path) -> list[gate.Limit]:
-    file = folder / "budget.toml"
-    file.write_text(text)
-    return gate.load(file)
-
-
-def test_the_budget_that_is_shipped_is_valid_and_kept_by_good_results() -> None:
-    shipped = gate.load(BUDGET)
-    assert all(limit.reason for limit in shipped)
-    findings = gate.judged(shipped, document())
-    assert {finding.verdict for finding in findings} == {"pass"}, findings
-    assert gate.verdict(findings) == "pass"
-
-
-def test_one_lost_datagram_breaks_it_and_is_named() -> None:
-    swaps = [swap("zones nftables", lost_down=1), *(swap(n) for n, _, _ in TECHNIQUES if n != "zones nftables")]
-    findings = gate.judged(gate.load(BUDGET), document(swaps=swaps))
-    (broken,) = [finding for finding in findings if finding.verdict == "fail"]
-    assert broken.found == "lost 1 of 6000 (1 lost_down), 1 too many"
-    assert broken.reproduce == "swapper-bench run --only swaps"
-    assert gate.verdict(findings) == "fail"
-
-
-@pytest.mark.parametrize(
-    ("ratio", "low", "high", "noisy", "expected"),
-    [
-        (1.05, 1.04, 1.06, False, "pass"),
-        (1.2, 1.13, 1.3, False, "fail"),
-        (1.2, 1.13, 1.3, True, "inconclusive"),
-        (1.13, 1.11, 1.15, False, "inconclusive"),
-        (1.11, 1.10, 1.13, False, "inconclusive"),
-    ],
-)
-def test_a_path_is_judged_by_its_whole_interval(
-    tmp_path: Path, ratio: float, low: float, high: float, noisy: bool, expected: str
-) -> None:
-    (limit,) = limits('[[limit]]\nname = "a"\nreason = "b"\npath = "zones nftables"\nratio = 1.12', tmp_path)
-    comparisons = {"two cores": [path("zones nftables", ratio, low, high)], "one core": []}
-    (finding,) = gate.judged([limit], document(comparisons=comparisons, noisy=noisy))
-    assert finding.verdict == expected, finding.found
-
-
-def test_what_was_not_measured_proves_nothing() -> None:
-    empty: dict[str, list[Any]] = {"two cores": [], "one core": []}
-    findings = gate.judged(gate.load(BUDGET), document(swaps=[], comparisons=empty))
-    assert gate.verdict(findings) == "inconclusive"
-    assert all("was not measured" in finding.found for finding in findings)
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("", "holds no"),
-        ("[[limit", "not valid TOML"),
-        ("[[limit]]\nname = 'a'\nreason = 'b'", "names neither a swap nor a path"),
-        ("[[limit]]\nname = 'a'\nreason = 'b'\nswap = 'x'\nlost = 0\nspeed = 3", "unknown key speed"),
-        ("[[limit]]\nname = 'a'\nswap = 'x'\nlost = 0", "reason is missing"),
-        ("[[limit]]\nname = 'a'\nreason = 'b'\nswap = 'x'\nlost = -1", "lost has to be an integer"),
-        ("[[limit]]\nname = 'a'\nreason = 'b'\npath = 'x'\nratio = 'fast'", "ratio has to be a ratio"),
-    ],
-)
-def test_a_budget_that_cannot_be_used_says_why(tmp_path: Path, text: str, why: str) -> None:
-    with pytest.raises(gate.BudgetError, match=why):
-        limits(text, tmp_path)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 1}', json.dumps(document() | {"version": 9})])
-def test_results_that_cannot_be_trusted_are_refused(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "bench.json"
-    file.write_text(text)
-    with pytest.raises(results.ResultsError, match=r"bench\.json"):
-        results.read(file)
-
-
-def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
-    file = tmp_path / "deep/bench.json"
-    results.write(file, {key: value for key, value in document().items() if key != "version"})
-    assert results.read(file) == document()
-    with pytest.raises(results.ResultsError, match="cannot be written"):
-        results.write(Path("/proc/nowhere/bench.json"), {})
 
 
 class Tags(HTMLParser):

@@ -13,6 +13,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("swapper", "harness", "bench")
 PURE = (
+    "bench/gate.py",
+    "bench/gatetable.py",
+    "bench/document.py",
+    "bench/noise.py",
+    "bench/table.py",
+    "bench/search.py",
     "swapper/model.py",
     "swapper/errors.py",
     "swapper/drain.py",
@@ -24,6 +30,7 @@ PURE = (
     "harness/ledger.py",
     "harness/pushes.py",
     "harness/expect.py",
+    "harness/histogram.py",
     "harness/others.py",
     "harness/specs.py",
     "harness/wire.py",
@@ -34,7 +41,8 @@ FILES = sorted(path for name in (*PACKAGES, "tests") for path in (ROOT / name).r
 PUBLIC = [
     path
     for path in FILES
-    if path.relative_to(ROOT).parts[0] in PACKAGES and (not path.name.startswith("_") or path.name == "__init__.py")
+    if path.relative_to(ROOT).parts[0] in PACKAGES
+    and (not path.name.startswith(("_", "test_")) or path.name == "__init__.py")
 ]
 IGNORE = re.compile(r"#\s*(?:ruff:\s*)?(noqa|type:\s*ignore)\b(.*)", re.IGNORECASE)
 WITH_REASON = re.compile(r"(?:\s*:\s*[A-Z]+[0-9]+(?:[,\s]+[A-Z]+[0-9]+)*|\[[a-z-]+(?:,\s*[a-z-]+)*\])(.*)")

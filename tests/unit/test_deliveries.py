@@ -11,24 +11,13 @@ import pytest
 
 from swapper.deliveries import REMEMBERED, Outcome, Queue, Seen
 from swapper.errors import StateError
-from tests.in_process import CHAT, GAME, Server, configuration, running, settle
+from tests.in_process import GAME, Server, configuration, running, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from swapper.config import Config
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    return configuration(tmp_path, game=GAME, chat=CHAT)
-
-
-@pytest.fixture
-def server(config: Config) -> Iterator[Server]:
-    with running(config) as server:
-        yield server
 
 
 def test_the_last_10000_deliveries_are_remembered(tmp_path: Path) -> None:

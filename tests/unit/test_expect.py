@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness import ledger
-from harness.expect import has_faults, judge
+from harness.expect import has_faults, judge, owed
 from harness.ledger import FATES
 from harness.scenario import Record, Scenario
 
@@ -52,6 +52,12 @@ def some(fate: Any, number: int, other: int, *, at: int = COUNT // 2) -> Any:
 
 def test_a_clean_swap_passes_and_prints_its_bound() -> None:
     assert judge(record(fates())) == ("pass", "0 of 2000 lost (below 1.5e-03 at 95 %)")
+
+
+def test_the_old_backend_owes_rate_times_service_time() -> None:
+    assert owed(Scenario(sides=("outside",), rate_per_s=10_000, service_ms=20)) == 200
+    assert owed(Scenario(sides=("outside", "inside"), rate_per_s=500, service_ms=5)) == 5
+    assert owed(Scenario(service_ms=0)) == 0
 
 
 @pytest.mark.parametrize(
@@ -114,10 +120,12 @@ def test_what_proves_nothing_is_inconclusive(made: Record) -> None:
 
 def test_no_swap_a_late_swap_and_contradictions_are_inconclusive() -> None:
     never, late, contradicted = record(fates()), record(fates()), record(fates())
+    slow = record(fates(), swap_command="./swap.sh")
     never.swaps_ns = []
     late.swaps_ns = [(NS - 10, NS + 10)]
+    slow.swaps_ns = [(NS // 2, NS - NS // 10)]  # nothing after it is late enough to tell where traffic goes
     contradicted.problems = ["host: UdpInDatagrams moved by 1, the logs say 2"]
-    assert [verdict(made) for made in (never, late, contradicted)] == ["inconclusive"] * 3
+    assert [verdict(made) for made in (never, late, slow, contradicted)] == ["inconclusive"] * 4
 
 
 @pytest.mark.parametrize(
@@ -139,9 +147,18 @@ def test_pinned_flows_must_be_served_and_stay_and_be_lost() -> None:
     assert verdict(record(some(fates(after=LOST_UP), 100, LOST_UP, at=0), expect="pinned")) == "inconclusive"
 
 
-def both_sides(outside: Any, inside: Any) -> Record:
-    """A run of two streams that expects only the outside one to be served."""
-    made, other = record(outside, expect="outside_only"), record(inside, side="inside")
+def test_a_stream_that_never_moved_proves_nothing_although_another_did() -> None:
+    """A swap command that takes its time and forgets the clients inside ends when the streams nearly have."""
+    assert verdict(both_sides(fates(), fates(), expect="zero")) == "pass"
+    assert judge(both_sides(fates(), fates(after=BLUE), expect="zero")) == (
+        "inconclusive",
+        "only one backend answered datagrams from inside, IPv4: no swap moved them",
+    )
+
+
+def both_sides(outside: Any, inside: Any, *, expect: str = "outside_only") -> Record:
+    """A run of two streams, one from each side."""
+    made, other = record(outside, expect=expect), record(inside, side="inside")
     assert made.ledger is not None
     assert other.ledger is not None
     made.ledger = replace(made.ledger, streams=made.ledger.streams + other.ledger.streams)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from swapper.errors import UnhealthyError
-from swapper.health import Bake, Boot, Results, Verdict, wait_healthy, watch
+from swapper.health import Bake, Boot, Checks, Results, Verdict
 from swapper.recipe import Health
 
 if TYPE_CHECKING:
@@ -38,27 +38,27 @@ class World:
         self.now_s += self.probe_takes_s
         return next(self._answers)
 
-    def alive(self) -> str:
+    def death(self) -> str:
         return "exited with code 1" if self.now_s - 100.0 >= self.dies_s else ""
 
     def sleep(self, for_s: float) -> None:
         self.now_s += for_s
 
-    def waits(self, health: Health) -> int:
-        return wait_healthy(
-            self.probe, health, alive=self.alive, clock_s=lambda: self.now_s, sleep=self.sleep, say=self.told.append
-        )
-
-    def watches(self, for_s: float, *, interval_s: float = 1.0) -> str:
-        return watch(
-            self.probe,
-            Health(interval_s=interval_s),
-            for_s=for_s,
-            alive=self.alive,
+    def checks(self, health: Health) -> Checks:
+        return Checks(
+            probe=self.probe,
+            death=self.death,
+            health=health,
             clock_s=lambda: self.now_s,
             sleep=self.sleep,
             say=self.told.append,
         )
+
+    def waits(self, health: Health) -> int:
+        return self.checks(health).wait_healthy()
+
+    def watches(self, for_s: float, *, interval_s: float = 1.0) -> str:
+        return self.checks(Health(interval_s=interval_s)).watch(for_s)
 
 
 def results(*reasons: str, death: str = "") -> Results:

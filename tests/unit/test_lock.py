@@ -62,18 +62,19 @@ def test_killing_the_holder_frees_the_lock(tmp_path: Path) -> None:
             assert f'"pid": {os.getpid()}' in (tmp_path / "game.lock").read_text()
 
 
-def test_what_a_dead_holder_wrote_is_said_of_what_it_left_running(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reaped", [True, False], ids=["reaped", "a zombie"])
+def test_what_a_dead_holder_wrote_is_said_of_what_it_left_running(tmp_path: Path, *, reaped: bool) -> None:
     with another_holder(tmp_path) as process:
         process.kill()
-        process.wait()
-    dead = (tmp_path / "game.lock").read_bytes()
-    with service_lock(tmp_path, "game", "swapper apply"):
-        (tmp_path / "game.lock").write_bytes(dead)
-        with (
-            pytest.raises(LockedError, match=rf"left running by process {process.pid} .*, which was killed"),
-            service_lock(tmp_path, "game", "x"),
-        ):
-            pass
+        os.waitid(os.P_PID, process.pid, os.WEXITED | (0 if reaped else os.WNOWAIT))
+        dead = (tmp_path / "game.lock").read_bytes()
+        with service_lock(tmp_path, "game", "swapper apply"):
+            (tmp_path / "game.lock").write_bytes(dead)
+            with (
+                pytest.raises(LockedError, match=rf"left running by process {process.pid} .*, which was killed"),
+                service_lock(tmp_path, "game", "x"),
+            ):
+                pass
 
 
 def test_a_lock_that_was_let_go_of_can_be_taken_again(tmp_path: Path) -> None:

@@ -19,19 +19,8 @@ from tests import github_events as github
 from tests.in_process import BODY_LIMIT, CHAT, GAME, Server, configuration, running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    return configuration(tmp_path, game=GAME, chat=CHAT)
-
-
-@pytest.fixture
-def server(config: Config) -> Iterator[Server]:
-    with running(config) as server:
-        yield server
 
 
 def test_a_signed_release_is_deployed_to_every_service_that_wants_it(server: Server) -> None:

@@ -1,0 +1,65 @@
+"""What a verdict of the gate rests on, by the names that limits use: measured just now, or kept by an earlier run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bench import results
+from bench.budget import BASE
+from bench.noise import COMPARED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["Evidence", "of_base", "stored"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Scenario results by technique, and the turns of every route by round; what is the base's has a name of its own.
+
+    `absent` says of a technique or route why it, or a round of it, was not measured; `noise` why the machine gave no
+    verdict on latency, where whoever measured knew.
+    """
+
+    swaps: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    rounds_us: Sequence[Mapping[str, Sequence[float]]] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)
+    noise: str = ""
+
+    def turns_us(self, *routes: str) -> dict[str, list[float]]:
+        """The turns of these routes, from the rounds that have all of them; value i of each is from the same moment."""
+        whole = [found for found in self.rounds_us if found.keys() >= set(routes)]
+        return {route: [turn for found in whole for turn in found[route]] for route in routes}
+
+
+def of_base(name: str) -> str:
+    """What the base's technique or route of that name is called."""
+    return f"{name}, {BASE}"
+
+
+def stored(path: Path) -> Evidence:
+    """What a run of the bench has kept. Raises ResultsError for a file that cannot be trusted."""
+    document = results.read(path)
+    try:
+        return _of(document)
+    except (AttributeError, KeyError, TypeError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise results.ResultsError(f"{path}: is not a result of swapper-bench run: {why}") from error
+
+
+def _of(document: Mapping[str, Any]) -> Evidence:
+    measured, failed = document["measured"], document["failed"]
+    swaps: dict[str, list[Mapping[str, Any]]] = {}
+    for run in measured.get("swaps", {}).values():
+        swaps.setdefault(run["technique"], []).append({key: run[key] for key in ("verdict", "why", "ledger")})
+    rounds_us = [
+        {route: found["turns_us"] for route, found in step.items()}
+        for name, step in measured.get("rtt", {}).items()
+        if name.startswith(COMPARED)
+    ]
+    absent = {step.partition("/")[2].rpartition(", round ")[0]: why for step, why in failed.items()}
+    noise = document["noise"]["why"] if document["noise"]["busy"] else ""
+    return Evidence(swaps, rounds_us, {**document["missing"], **absent}, noise)
