@@ -1,0 +1,175 @@
+"""What the records of a run come to: pure sums and medians over rounds, of what was measured and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import TYPE_CHECKING, Any, Final
+
+from bench import paths
+from bench.series import Series, series
+from harness.histogram import Histogram
+from harness.pingpong import DIRECT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bench.paths import Summary
+
+__all__ = ["LOST", "TCP_FAULTS", "Cost", "Found", "Hop", "Swaps"]
+
+LOST: Final = ("lost_up", "lost_down", "misaddressed", "misdelivered", "corrupted", "receiver_dropped")
+TCP_FAULTS: Final = ("broken", "moved", "on_old_set", "unanswered")
+ROUND: Final = ", round "
+Measured = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Every part of a run, summed up; empty where a part was not measured."""
+
+    swaps: list[Swaps]
+    hops: dict[str, list[Hop]]
+    costs: list[Cost]
+    capacities: dict[str, Measured]
+    sweeps: list[Series]
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Found:
+        """What a document of results comes to; every list is in the order in which it is best read."""
+        measured = document["measured"]
+        return cls(
+            _swaps(measured.get("swaps", {})),
+            _hops(measured.get("rtt", {}), seed=document["options"]["seed"]),
+            _costs(measured.get("cost", {})),
+            dict(sorted(measured.get("capacity", {}).items(), key=lambda one: _rank(one[0], -one[1]["rate_per_s"]))),
+            series(measured),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Swaps:
+    """All rounds of one technique; one that proves nothing is named and not counted."""
+
+    technique: str
+    scenario: Measured
+    sent: int
+    fates: Mapping[str, int]  # of what was lost
+    lost_each: tuple[int, ...]  # a round
+    blackouts_ms: tuple[float, ...]
+    tcp: Mapping[str, int]  # connections beside the datagrams, if there were any
+    unproved: tuple[str, ...]  # why a round proves nothing
+    timeline: dict[str, Any] | None
+
+    @property
+    def lost(self) -> int:
+        """In all rounds together."""
+        return sum(self.lost_each)
+
+    @property
+    def lost_a_swap(self) -> float:
+        """The mean over the rounds."""
+        return mean(self.lost_each)
+
+
+def _swaps(measured: Measured) -> list[Swaps]:
+    """Those that lose the least first, those that prove nothing last."""
+    found = [_all_rounds(name, runs) for name, runs in _by_name(measured).items()]
+    return sorted(found, key=lambda one: (not one.lost_each, one.lost_each and one.lost_a_swap, one.technique))
+
+
+def _all_rounds(technique: str, runs: list[Any]) -> Swaps:
+    counted = [run for run in runs if run["ledger"].get("sent") and run["verdict"] != "inconclusive"]
+    fates, tcp = Counter[str](), Counter[str]()
+    for run in counted:
+        fates.update({fate: run["ledger"][fate] for fate in LOST if run["ledger"][fate]})
+        tcp.update(run["tcp"])
+    return Swaps(
+        technique,
+        scenario=runs[0]["scenario"],
+        sent=sum(run["ledger"]["sent"] for run in counted),
+        fates=fates,
+        lost_each=tuple(sum(run["ledger"][fate] for fate in LOST) for run in counted),
+        blackouts_ms=tuple(run["blackout_ms"] for run in counted),
+        tcp=tcp,
+        unproved=tuple(run["why"] for run in runs if run not in counted),
+        timeline=next((run["timeline"] for run in runs if run.get("timeline")), None),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One route's times of one kind: how they compare with the direct route's, and how they spread."""
+
+    summary: Summary
+    times: Histogram
+
+    @property
+    def name(self) -> str:
+        """The route."""
+        return self.summary.name
+
+
+def _hops(measured: Measured, *, seed: int) -> dict[str, list[Hop]]:
+    """By kind, the direct route first, then by what they cost."""
+    rounds = _by_name(measured)
+    return {
+        kind: sorted(
+            (Hop(one, _spread(one.name, rounds[kind])) for one in found),
+            key=lambda hop: _rank(hop.name, hop.summary.ratio),
+        )
+        for kind, found in paths.summary(measured, seed=seed).items()
+    }
+
+
+def _spread(route: str, rounds: list[Any]) -> Histogram:
+    return Histogram.merged(Histogram.from_json(one[route]["histogram"]) for one in rounds if route in one)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one datagram takes of the host on a path: medians over the rounds."""
+
+    path: str
+    rounds: int
+    datagrams: int
+    rate_per_s: float
+    system_us: float
+    proxy_us: float | None
+    proxy_memory_mib: float | None
+
+
+def _costs(measured: Measured) -> list[Cost]:
+    """The direct path first, then by what they cost the whole host."""
+    found = [_cost(path, rounds) for path, rounds in _by_name(measured).items()]
+    return sorted(found, key=lambda cost: _rank(cost.path, cost.system_us))
+
+
+def _cost(path: str, rounds: list[Any]) -> Cost:
+    def middle(key: str) -> float | None:
+        found = [one[key] for one in rounds if one[key] is not None]
+        return median(found) if found else None
+
+    return Cost(
+        path,
+        rounds=len(rounds),
+        datagrams=sum(one["datagrams"] for one in rounds),
+        rate_per_s=rounds[0]["rate_per_s"],
+        system_us=median(one["system_us"] for one in rounds),
+        proxy_us=middle("proxy_us"),
+        proxy_memory_mib=middle("proxy_memory_mib"),
+    )
+
+
+def _by_name(measured: Measured) -> dict[str, list[Any]]:
+    """The values of all rounds of a step, by its name without the round."""
+    found: dict[str, list[Any]] = {}
+    for step, value in measured.items():
+        found.setdefault(step.rpartition(ROUND)[0], []).append(value)
+    return found
+
+
+def _rank(path: str, value: float) -> tuple[bool, float]:
+    """What all others are compared with comes first."""
+    return path != DIRECT.name, value
