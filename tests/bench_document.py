@@ -101,7 +101,7 @@ def swap(technique: str, lost: int = 0, *, drawn: bool = False, **changes: Any) 
         "proxy": "",
         "verdict": "fail" if lost else "pass",
         "why": f"{lost} lost_down" if lost else f"0 of {SENT} lost",
-        "scenario": {"rate_per_s": 2000, "service_ms": 20, "stop_old_after_s": 0.3},
+        "scenario": {"rate_per_s": 2000, "service_ms": 20, "stop_old_after_s": 0.3, "tcp": "tcp" in changes},
         "ledger": ledger,
         "blackout_ms": lost / 2.0,
         "tcp": {},

@@ -60,7 +60,7 @@ class Measure:
     text: str
     read: Callable[[Mapping[str, Any]], Point | None]
     axis: Callable[[list[float]], Axis]
-    cell: Callable[[Point], tuple[str, str]]  # the value, and what it rests on
+    cell: Callable[[Point], tuple[str, str, str]]  # the value, and what it rests on
 
 
 def _ratio(point: Mapping[str, Any]) -> Point | None:
@@ -92,17 +92,17 @@ def _loss_axis(values: list[float]) -> Axis:
     return logarithmic(values, with_zero=True)
 
 
-def _ratio_cell(point: Point) -> tuple[str, str]:
-    return f"{point.value:.3f}", f"{interval(point.low, point.high)}, n = {point.n:,}"
+def _ratio_cell(point: Point) -> tuple[str, str, str]:
+    return f"{point.value:.3f}", interval(point.low, point.high), f"n = {point.n:,}"
 
 
-def _commit_cell(point: Point) -> tuple[str, str]:
-    return rounded(point.value), f"{least_most((point.low, point.high))}, n = {point.n:,}"
+def _commit_cell(point: Point) -> tuple[str, str, str]:
+    return rounded(point.value), least_most((point.low, point.high)), f"n = {point.n:,}"
 
 
-def _lost_cell(point: Point) -> tuple[str, str]:
+def _lost_cell(point: Point) -> tuple[str, str, str]:
     lost = round(point.value)
-    return f"{lost:,}", f"of {point.n:,}" + ("" if lost else f", {bound(point.n)}")
+    return f"{lost:,}", f"of {point.n:,}", "" if lost else bound(point.n)
 
 
 INTERVAL: Final = "Paired ratio to the direct path with its 95 % interval; n is turns."
@@ -222,5 +222,5 @@ def _numbers(unit: str, measure: Measure, paths: dict[str, list[Point]]) -> str:
     return plain((unit, *paths), rows)
 
 
-def _cell(measure: Measure, points: list[Point], x: float) -> tuple[str, str]:
-    return next((measure.cell(point) for point in points if point.x == x), ("–", ""))
+def _cell(measure: Measure, points: list[Point], x: float) -> tuple[str, str, str]:
+    return next((measure.cell(point) for point in points if point.x == x), ("–", "", ""))

@@ -79,7 +79,7 @@ def glance(found: Found, *, busy: bool) -> str:
         rows,
         pictured="round trip, direct = 1",
         scale=scale(axis, "{:g}".format),
-        remark=f"Medians of {least_most([hop.summary.turns for hop in hops])} turns of each, paired with direct ones.",
+        remark=f"Medians of turns paired with direct ones; of each: {least_most([hop.summary.turns for hop in hops])}.",
     )
 
 

@@ -46,7 +46,7 @@ def _cell(text: str) -> str:
 
 
 def _swap(one: Swaps) -> tuple[str, ...]:
-    tcp = f"; TCP: {broken(one)} of {one.tcp['opened']} broken" if one.tcp else ""
+    tcp = f"; TCP: {lost_of(broken(one), one.tcp['opened'])} broken" if one.is_tcp else ""
     return one.technique, str(len(one.lost_each)), lost_of(one.lost, one.sent) + tcp, span(one.blackouts_ms)
 
 

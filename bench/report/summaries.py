@@ -58,9 +58,14 @@ class Swaps:
     fates: Mapping[str, int]  # of what was lost
     lost_each: tuple[int, ...]  # a round
     blackouts_ms: tuple[float, ...]
-    tcp: Mapping[str, int]  # connections beside the datagrams, if there were any
+    tcp: Counter[str]  # what became of connections
     unproved: tuple[str, ...]  # why a round proves nothing
     timeline: dict[str, Any] | None
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether it is connections that the technique carries; the datagrams beside them then go another way."""
+        return bool(self.scenario["tcp"])
 
     @property
     def lost(self) -> int:

@@ -12,6 +12,8 @@ from bench.report.words import bound, brief, least_most, lost_of, rounded, span
 from harness.timeline import LEGEND, Timeline
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bench.report.summaries import Found, Swaps
 
 __all__ = ["broken", "glance", "section"]
@@ -34,7 +36,7 @@ FATES: Final = {
 
 def glance(found: Found) -> str:
     """What a swap loses under each technique, at a glance; "" where no swap was measured."""
-    counted = [one for one in found.swaps if one.lost_each and not one.tcp]
+    counted = [one for one in found.swaps if one.lost_each and not one.is_tcp]
     if not counted:
         return ""
     axis = _axis(counted)
@@ -45,7 +47,7 @@ def glance(found: Found) -> str:
         rows,
         pictured="datagrams lost in a swap",
         scale=scale(axis, brief),
-        remark=f"Mean of {least_most([len(one.lost_each) for one in counted])} swaps of each; logarithmic, 0 apart.",
+        remark=f"The mean; swaps of each: {least_most([len(one.lost_each) for one in counted])}. Logarithmic, 0 apart.",
     )
 
 
@@ -53,8 +55,8 @@ def section(found: Found) -> str:
     """Everything that was counted across swaps; "" where none was measured."""
     if not found.swaps:
         return ""
-    datagrams = [one for one in found.swaps if not one.tcp]
-    connections = [one for one in found.swaps if one.tcp]
+    datagrams = [one for one in found.swaps if not one.is_tcp]
+    connections = [one for one in found.swaps if one.is_tcp]
     return (
         f'<section id="swap"><h2>What a swap loses</h2>{_datagrams(datagrams)}{_connections(connections)}'
         f"{_timelines(found.swaps)}</section>"
@@ -63,7 +65,7 @@ def section(found: Found) -> str:
 
 def broken(one: Swaps) -> int:
     """How many TCP connections did not end as they had to."""
-    return sum(one.tcp.get(fault, 0) for fault in TCP_FAULTS)
+    return sum(one.tcp[fault] for fault in TCP_FAULTS)
 
 
 def _datagrams(found: list[Swaps]) -> str:
@@ -75,7 +77,7 @@ def _datagrams(found: list[Swaps]) -> str:
             one.technique,
             (str(len(one.lost_each)), lost_of(one.lost, one.sent), span(one.blackouts_ms)),
             _picture(one, axis) if one.lost_each else "",
-            note=_note(one),
+            note=_note(one, {FATES[fate]: number for fate, number in one.fates.items()}),
         )
         for one in found
     ]
@@ -97,7 +99,7 @@ def _connections(found: list[Swaps]) -> str:
             one.technique,
             (str(len(one.lost_each)), lost_of(broken(one), one.tcp["opened"])),
             _share_picture(one, axis) if one.tcp["opened"] else "",
-            note="; ".join(f"{one.tcp[fault]:,} {TCP_WORDS[fault]}" for fault in TCP_FAULTS if one.tcp.get(fault)),
+            note=_note(one, {TCP_WORDS[fault]: one.tcp[fault] for fault in TCP_FAULTS}),
         )
         for one in found
     ]
@@ -124,9 +126,9 @@ def _picture(one: Swaps, axis: Axis) -> str:
     return strip(title, axis, bar(axis.at(one.lost_a_swap), "bad") if one.lost else dot(0.0, "zero"))
 
 
-def _note(one: Swaps) -> str:
+def _note(one: Swaps, faults: Mapping[str, int]) -> str:
     """What became of the lost ones, and the rounds that prove nothing."""
-    said = [f"{number:,} {FATES[fate]}" for fate, number in one.fates.items()]
+    said = [f"{number:,} {what}" for what, number in faults.items() if number]
     said += [f"a swap proves nothing: {why}" for why in dict.fromkeys(one.unproved)]
     return "; ".join(said)
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Row", "plain", "table"]
 
@@ -31,16 +35,10 @@ def table(caption: str, head: tuple[str, ...], rows: list[Row], *, pictured: str
     )
 
 
-def plain(head: tuple[str, ...], rows: list[tuple[str, list[tuple[str, str]]]]) -> str:
-    """A figure's numbers: a name and cells a row, a value and what it rests on a cell; too wide, it scrolls."""
+def plain(head: tuple[str, ...], rows: Sequence[tuple[str, Sequence[tuple[str, ...]]]]) -> str:
+    """A figure's numbers: each cell a value and lines of what it rests on; too wide for the page, it scrolls."""
     names = "".join(f'<th scope="col"{_number(place)}>{html.escape(name)}' for place, name in enumerate(head))
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(name)}'
-        + "".join(
-            f'<td class="number">{html.escape(value)}<small>{html.escape(rests)}</small>' for value, rests in cells
-        )
-        for name, cells in rows
-    )
+    body = "".join(f'<tr><th scope="row">{html.escape(name)}{"".join(map(_cell, cells))}' for name, cells in rows)
     return f'<div class="scroll"><table><thead><tr>{names}</thead><tbody>{body}</tbody></table></div>'
 
 
@@ -51,6 +49,12 @@ def _row(head: tuple[str, ...], row: Row) -> str:
         for name, cell in zip(head[1:], row.cells, strict=True)
     )
     return f'<tr><th scope="row">{html.escape(row.name)}{note}{cells}<td class="picture">{row.picture}'
+
+
+def _cell(lines: tuple[str, ...]) -> str:
+    value, *rests = lines
+    small = "".join(f"<small>{html.escape(line)}</small>" for line in rests)
+    return f'<td class="number">{html.escape(value)}{small}'
 
 
 def _number(place: int) -> str:

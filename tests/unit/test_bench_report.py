@@ -108,8 +108,17 @@ def test_round_trips_carry_their_interval_and_their_sample() -> None:
 
 def test_connections_of_tcp_are_counted_apart_from_datagrams() -> None:
     assert "TCP: 48 of 96 broken" in table()
+    assert "TCP: 0 of 96 (below 1 in 32) broken" in table()
     assert "0 of 96 (below 1 in 32)" in full().text
     assert f"5 of {len(LOSSES)} techniques lost nothing" in full().text
+
+
+def test_a_proxy_for_tcp_that_proves_nothing_lost_no_connections() -> None:
+    run = swap("haproxy, TCP", tcp={}, ledger={}, blackout_ms=None, verdict="inconclusive", why="it did not start")
+    found = shown(measured=swaps(run)).text
+    assert "a swap proves nothing: it did not start" in found
+    assert "lost nothing" not in found
+    assert "| haproxy, TCP | 0 | –; TCP: – broken | – |" in markdown(FULL | {"measured": swaps(run)})
 
 
 @pytest.mark.parametrize("part", PARTS)
