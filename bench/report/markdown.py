@@ -46,8 +46,9 @@ def _cell(text: str) -> str:
 
 
 def _swap(one: Swaps) -> tuple[str, ...]:
-    tcp = f"; TCP: {lost_of(broken(one), one.tcp['opened'])} broken" if one.is_tcp else ""
-    return one.technique, str(len(one.lost_each)), lost_of(one.lost, one.sent) + tcp, span(one.blackouts_ms)
+    lost = lost_of(one.lost, one.sent), span(one.blackouts_ms)
+    connections = f"connections: {lost_of(broken(one), one.tcp['opened'])}", "–"
+    return one.technique, str(len(one.lost_each)), *(connections if one.is_tcp else lost)
 
 
 def _hops(found: Found) -> list[tuple[str, ...]]:

@@ -79,9 +79,13 @@ class Swaps:
 
 
 def _swaps(measured: Measured) -> list[Swaps]:
-    """Those that lose the least first, those that prove nothing last."""
+    """Those for datagrams first; of each kind those that lose the least first, those that prove nothing last."""
     found = [_all_rounds(name, runs) for name, runs in _by_name(measured).items()]
-    return sorted(found, key=lambda one: (not one.lost_each, one.lost_each and one.lost_a_swap, one.technique))
+    return sorted(found, key=_from_good_to_bad)
+
+
+def _from_good_to_bad(one: Swaps) -> tuple[bool, bool, float, str]:
+    return one.is_tcp, not one.lost_each, one.lost_a_swap if one.lost_each else 0, one.technique
 
 
 def _all_rounds(technique: str, runs: list[Any]) -> Swaps:

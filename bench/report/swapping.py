@@ -59,7 +59,7 @@ def section(found: Found) -> str:
     connections = [one for one in found.swaps if one.is_tcp]
     return (
         f'<section id="swap"><h2>What a swap loses</h2>{_datagrams(datagrams)}{_connections(connections)}'
-        f"{_timelines(found.swaps)}</section>"
+        f"{_timelines(datagrams)}</section>"
     )
 
 
@@ -101,7 +101,7 @@ def _connections(found: list[Swaps]) -> str:
             _share_picture(one, axis) if one.tcp["opened"] else "",
             note=_note(one, {TCP_WORDS[fault]: one.tcp[fault] for fault in TCP_FAULTS}),
         )
-        for one in found
+        for one in sorted(found, key=broken)
     ]
     caption = "TCP: connections that are open across a swap or opened meanwhile, and what became of them."
     head = ("technique", "swaps", "broken")

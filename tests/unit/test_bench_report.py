@@ -107,8 +107,8 @@ def test_round_trips_carry_their_interval_and_their_sample() -> None:
 
 
 def test_connections_of_tcp_are_counted_apart_from_datagrams() -> None:
-    assert "TCP: 48 of 96 broken" in table()
-    assert "TCP: 0 of 96 (below 1 in 32) broken" in table()
+    assert "| docker-proxy, TCP, restart | 1 | connections: 48 of 96 | – |" in table()
+    assert "| zones nftables, TCP | 1 | connections: 0 of 96 (below 1 in 32) | – |" in table()
     assert "0 of 96 (below 1 in 32)" in full().text
     assert f"5 of {len(LOSSES)} techniques lost nothing" in full().text
 
@@ -118,7 +118,7 @@ def test_a_proxy_for_tcp_that_proves_nothing_lost_no_connections() -> None:
     found = shown(measured=swaps(run)).text
     assert "a swap proves nothing: it did not start" in found
     assert "lost nothing" not in found
-    assert "| haproxy, TCP | 0 | –; TCP: – broken | – |" in markdown(FULL | {"measured": swaps(run)})
+    assert "| haproxy, TCP | 0 | connections: – | – |" in markdown(FULL | {"measured": swaps(run)})
 
 
 @pytest.mark.parametrize("part", PARTS)
