@@ -47,8 +47,8 @@ def _row(outcome: Outcome) -> str:
     said = "loses, as it must" if good == "pass" and outcome.scenario.expect in CONTROLS else record.verdict
     good = "control" if said != record.verdict else good
     return (
-        '<table class="outcomes"><thead><tr><th>technique<th class="number">sent<th class="number">sent/s'
-        '<th class="number">lost'
+        f'<tr><th scope="row">{html.escape(outcome.scenario.name)}<td class="number" data-is="sent">{sent}'
+        f'<td class="number" data-is="sent/s">{rate}'
         f'<td class="number" data-is="lost">{lost}'
         f'<td class="number" data-is="blackout, ms">{blackout}'
         f'<td><span class="{good}">{said}</span> {html.escape(record.why)}</tr>'

@@ -150,11 +150,20 @@ def _rtt() -> dict[str, Any]:
 
 
 def _capacity(ratio: float) -> dict[str, Any]:
-    rate_per_s = 400_000 if ratio < 1.1 else round(150_000 / ratio, -4)
+    rate_per_s = 400_000 if ratio < 1.1 else int(150 / ratio) * 1000
     return {
         "rate_per_s": rate_per_s,
         "limited_by": "sender" if ratio < 1.1 else "loss",
-        "tries": [{"rate_per_s": rate_per_s, "sent": int(rate_per_s * 0.6), "lost": 0, "late_slots": 3}] * 2,
+        "tries": [
+            {
+                "rate_per_s": rate_per_s,
+                "sent": int(rate_per_s * 0.6),
+                "lost": 0,
+                "late_slots": 3,
+                "reached_per_s": rate_per_s,
+            }
+        ]
+        * 2,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.report.axis import Axis, linear
 from bench.report.drawing import bar, dot, scale, strip
@@ -11,79 +11,74 @@ from bench.report.words import brief, rounded
 from harness.pingpong import DIRECT
 
 if TYPE_CHECKING:
-    from bench.report.summaries import Cost, Found
+    from bench import capacity, cost
+    from bench.report.summaries import Found
 
 __all__ = ["highest", "section"]
 
 
 def section(found: Found) -> str:
     """CPU time, memory and capacity of each path; "" where neither was measured."""
-    parts = _costs(found.costs) + _capacities(found.capacities)
+    parts = _costs(found.costs, found.costs_at_per_s) + _capacities(found.capacities)
     return f'<section id="host"><h2>What it takes of the host</h2>{parts}</section>' if parts else ""
 
 
-def highest(found: dict[str, Any]) -> str:
+def highest(row: capacity.Row) -> str:
     """A path's capacity in words: where the sender gave up first, the path may carry more."""
-    if not found["rate_per_s"]:
+    if not row.rate_per_s:
         return "loses at every rate"
-    least = "at least " if found["limited_by"] == "sender" else ""
-    return f"{least}{found['rate_per_s']:,.0f}"
+    return f"at least {row.rate_per_s:,}" if row.limited_by == "sender" else f"{row.rate_per_s:,}"
 
 
-def _costs(found: list[Cost]) -> str:
+def _costs(found: list[cost.Row], at_per_s: float) -> str:
     if not found:
         return ""
-    axis = linear([0.0, *(cost.system_us for cost in found)])
-    direct_us = next((cost.system_us for cost in found if cost.path == DIRECT.name), None)
-    rows = [Row(cost.path, _cells(cost, direct_us), _cost_picture(cost, axis)) for cost in found]
+    axis = linear([0.0, *(row.system_us for row in found)])
+    rows = [Row(row.name, _cost_cells(row), _cost_picture(row, axis)) for row in found]
     caption = (
-        f"CPU time of the whole host for a datagram, at {found[0].rate_per_s:,.0f} a second; the harness's own sender "
-        "and receiver are in it and cost the same on every path. The darker part of a bar is the proxy's own time. "
-        "Medians over the rounds; memory is the proxy's proportional set size."
+        f"CPU time of the whole host for a datagram, at {at_per_s:,.0f} a second; the harness's own sender and "
+        "receiver are in it and cost the same on every path. The darker part of a bar is the proxy's own time. Medians over the "
+        "rounds; memory is the proxy's proportional set size."
     )
-    head = ("path", "rounds", "datagrams", "CPU, µs", "beyond direct", "proxy, µs", "memory, MiB")
+    head = ("path", "rounds", "CPU, µs", "beyond direct, µs", "proxy, µs", "memory, MiB")
     pictured = "µs of CPU for a datagram"
     return f"<h3>CPU time and memory</h3>{table(caption, head, rows, pictured=pictured, scale=scale(axis, brief))}"
 
 
-def _cells(cost: Cost, direct_us: float | None) -> tuple[str, ...]:
-    beyond = f"{cost.system_us - direct_us:+.2f}" if direct_us is not None and cost.path != DIRECT.name else "–"
+def _cost_cells(row: cost.Row) -> tuple[str, ...]:
+    is_direct = row.name == DIRECT.name
     return (
-        str(cost.rounds),
-        f"{cost.datagrams:,}",
-        f"{cost.system_us:.2f}",
-        beyond,
-        "–" if cost.proxy_us is None else f"{cost.proxy_us:.2f}",
-        "–" if cost.proxy_memory_mib is None else rounded(cost.proxy_memory_mib),
+        str(row.n),
+        f"{row.system_us:.2f}",
+        "–" if is_direct or row.adds_us is None else f"{row.adds_us:+.2f}",
+        "–" if row.proxy_us is None else f"{row.proxy_us:.2f}",
+        "–" if row.proxy_memory_mib is None else rounded(row.proxy_memory_mib),
     )
 
 
-def _cost_picture(cost: Cost, axis: Axis) -> str:
-    title = f"{cost.path}: {cost.system_us:.2f} µs of CPU for a datagram, n = {cost.datagrams:,}"
-    own = bar(axis.at(cost.proxy_us), "own") if cost.proxy_us else ""
-    return strip(title, axis, bar(axis.at(cost.system_us)) + own)
+def _cost_picture(row: cost.Row, axis: Axis) -> str:
+    title = f"{row.name}: {row.system_us:.2f} µs of CPU for a datagram, n = {row.n} rounds"
+    own = bar(axis.at(row.proxy_us), "own") if row.proxy_us else ""
+    return strip(title, axis, bar(axis.at(row.system_us)) + own)
 
 
-def _capacities(measured: dict[str, Any]) -> str:
-    if not measured:
+def _capacities(found: list[capacity.Row]) -> str:
+    if not found:
         return ""
-    axis = linear([0.0, *(found["rate_per_s"] for found in measured.values())])
-    rows = [Row(path, _capacity_cells(found), _capacity_picture(path, found, axis)) for path, found in measured.items()]
+    axis = linear([0.0, *(row.rate_per_s for row in found)])
+    rows = [Row(row.name, (str(row.n), highest(row)), _capacity_picture(row, axis)) for row in found]
     caption = (
-        "The highest rate at which every datagram of a try arrived, found by halving; “at least” where the sender "
+        "The highest rate at which every datagram of n tries arrived, found by halving; “at least” where the sender "
         "could not keep a higher rate, so that the path may carry more."
     )
-    head = ("path", "tries", "sent", "a second")
-    return "<h3>Highest rate without loss</h3>" + table(
-        caption, head, rows, pictured="datagrams a second", scale=scale(axis, brief)
+    head, pictured = ("path", "n", "a second"), "datagrams a second"
+    return (
+        f"<h3>Highest rate without loss</h3>{table(caption, head, rows, pictured=pictured, scale=scale(axis, brief))}"
     )
 
 
-def _capacity_cells(found: dict[str, Any]) -> tuple[str, ...]:
-    return (str(len(found["tries"])), f"{sum(one['sent'] for one in found['tries']):,}", highest(found))
-
-
-def _capacity_picture(path: str, found: dict[str, Any], axis: Axis) -> str:
-    title = f"{path}: {highest(found)} datagrams a second, {len(found['tries'])} tries"
-    kind = "open" if found["limited_by"] == "sender" else ""
-    return strip(title, axis, bar(axis.at(found["rate_per_s"]), kind) if found["rate_per_s"] else dot(0.0, "bad"))
+def _capacity_picture(row: capacity.Row, axis: Axis) -> str:
+    title = f"{row.name}: {highest(row)} datagrams a second, n = {row.n} tries"
+    if not row.rate_per_s:
+        return strip(title, axis, dot(0.0, "bad"))
+    return strip(title, axis, bar(axis.at(row.rate_per_s), "open" if row.limited_by == "sender" else ""))

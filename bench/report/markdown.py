@@ -13,7 +13,8 @@ from bench.report.words import interval, lost_of, rounded, span
 from harness.pingpong import DIRECT
 
 if TYPE_CHECKING:
-    from bench.report.summaries import Cost, Hop, Swaps
+    from bench import cost
+    from bench.report.summaries import Hop, Swaps
 
 __all__ = ["markdown"]
 
@@ -54,8 +55,8 @@ def _swap(one: Swaps) -> tuple[str, ...]:
 def _hops(found: Found) -> list[tuple[str, ...]]:
     """A row for each path that any of the parts has."""
     trips = {hop.name: hop for hop in found.hops.get(COMPARED, [])}
-    costs = {cost.path: cost for cost in found.costs}
-    capacities = {path: highest(capacity) for path, capacity in found.capacities.items()}
+    costs = {row.name: row for row in found.costs}
+    capacities = {row.name: highest(row) for row in found.capacities}
     return [
         (path, *_trip(trips.get(path)), *_host(costs.get(path)), capacities.get(path, "–"))
         for path in dict.fromkeys((*trips, *costs, *capacities))
@@ -70,7 +71,7 @@ def _trip(hop: Hop | None) -> tuple[str, ...]:
     return f"{one.ratio:.3f}", compared, f"{rounded(one.p50_us)} / {rounded(one.p99_us)}"
 
 
-def _host(cost: Cost | None) -> tuple[str, ...]:
-    if cost is None:
+def _host(row: cost.Row | None) -> tuple[str, ...]:
+    if row is None:
         return ("–",) * 2
-    return f"{cost.system_us:.2f}", "–" if cost.proxy_memory_mib is None else rounded(cost.proxy_memory_mib)
+    return f"{row.system_us:.2f}", "–" if row.proxy_memory_mib is None else rounded(row.proxy_memory_mib)

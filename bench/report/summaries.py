@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from statistics import mean, median
+from statistics import mean
 from typing import TYPE_CHECKING, Any, Final
 
-from bench import paths
+from bench import capacity, cost, paths
 from bench.series import Series, series
 from harness.histogram import Histogram
 from harness.pingpong import DIRECT
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from bench.paths import Summary
 
-__all__ = ["LOST", "TCP_FAULTS", "Cost", "Found", "Hop", "Swaps"]
+__all__ = ["LOST", "TCP_FAULTS", "Found", "Hop", "Swaps"]
 
 LOST: Final = ("lost_up", "lost_down", "misaddressed", "misdelivered", "corrupted", "receiver_dropped")
 TCP_FAULTS: Final = ("broken", "moved", "on_old_set", "unanswered")
@@ -31,19 +31,22 @@ class Found:
 
     swaps: list[Swaps]
     hops: dict[str, list[Hop]]
-    costs: list[Cost]
-    capacities: dict[str, Measured]
+    costs: list[cost.Row]
+    costs_at_per_s: float
+    capacities: list[capacity.Row]
     sweeps: list[Series]
 
     @classmethod
     def of(cls, document: dict[str, Any]) -> Found:
         """What a document of results comes to; every list is in the order in which it is best read."""
         measured = document["measured"]
+        costs = measured.get("cost", {})
         return cls(
             _swaps(measured.get("swaps", {})),
             _hops(measured.get("rtt", {}), seed=document["options"]["seed"]),
-            _costs(measured.get("cost", {})),
-            dict(sorted(measured.get("capacity", {}).items(), key=lambda one: _rank(one[0], -one[1]["rate_per_s"]))),
+            sorted(cost.summary(costs), key=lambda row: _rank(row.name, row.system_us)),
+            next((one["rate_per_s"] for one in costs.values()), 0),
+            capacity.summary(measured.get("capacity", {})),
             series(measured),
         )
 
@@ -134,41 +137,6 @@ def _hops(measured: Measured, *, seed: int) -> dict[str, list[Hop]]:
 
 def _spread(route: str, rounds: list[Any]) -> Histogram:
     return Histogram.merged(Histogram.from_json(one[route]["histogram"]) for one in rounds if route in one)
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What one datagram takes of the host on a path: medians over the rounds."""
-
-    path: str
-    rounds: int
-    datagrams: int
-    rate_per_s: float
-    system_us: float
-    proxy_us: float | None
-    proxy_memory_mib: float | None
-
-
-def _costs(measured: Measured) -> list[Cost]:
-    """The direct path first, then by what they cost the whole host."""
-    found = [_cost(path, rounds) for path, rounds in _by_name(measured).items()]
-    return sorted(found, key=lambda cost: _rank(cost.path, cost.system_us))
-
-
-def _cost(path: str, rounds: list[Any]) -> Cost:
-    def middle(key: str) -> float | None:
-        found = [one[key] for one in rounds if one[key] is not None]
-        return median(found) if found else None
-
-    return Cost(
-        path,
-        rounds=len(rounds),
-        datagrams=sum(one["datagrams"] for one in rounds),
-        rate_per_s=rounds[0]["rate_per_s"],
-        system_us=median(one["system_us"] for one in rounds),
-        proxy_us=middle("proxy_us"),
-        proxy_memory_mib=middle("proxy_memory_mib"),
-    )
 
 
 def _by_name(measured: Measured) -> dict[str, list[Any]]:
