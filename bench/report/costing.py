@@ -37,8 +37,8 @@ def _costs(found: list[cost.Row], at_per_s: float) -> str:
     rows = [Row(row.name, _cost_cells(row), _cost_picture(row, axis)) for row in found]
     caption = (
         f"CPU time of the whole host for a datagram, at {at_per_s:,.0f} a second; the harness's own sender and "
-        "receiver are in it and cost the same on every path. The darker part of a bar is the proxy's own time. Medians over the "
-        "rounds; memory is the proxy's proportional set size."
+        "receiver are in it and cost the same on every path. The darker part of a bar is the proxy's own time. "
+        "Medians over the rounds; memory is the proxy's proportional set size."
     )
     head = ("path", "rounds", "CPU, µs", "beyond direct, µs", "proxy, µs", "memory, MiB")
     pictured = "µs of CPU for a datagram"

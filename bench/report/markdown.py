@@ -56,7 +56,7 @@ def _hops(found: Found) -> list[tuple[str, ...]]:
     """A row for each path that any of the parts has."""
     trips = {hop.name: hop for hop in found.hops.get(COMPARED, [])}
     costs = {row.name: row for row in found.costs}
-    capacities = {row.name: highest(row) for row in found.capacities}
+    capacities = {row.name: f"{highest(row)} (n = {row.n})" for row in found.capacities}
     return [
         (path, *_trip(trips.get(path)), *_host(costs.get(path)), capacities.get(path, "–"))
         for path in dict.fromkeys((*trips, *costs, *capacities))
@@ -68,10 +68,10 @@ def _trip(hop: Hop | None) -> tuple[str, ...]:
         return ("–",) * 3
     one = hop.summary
     compared = "–" if hop.name == DIRECT.name else f"{interval(one.low, one.high)} (n = {one.turns:,})"
-    return f"{one.ratio:.3f}", compared, f"{rounded(one.p50_us)} / {rounded(one.p99_us)}"
+    return f"{one.ratio:.3f}", compared, f"{rounded(one.p50_us)} / {rounded(one.p99_us)} (n = {one.n:,})"
 
 
 def _host(row: cost.Row | None) -> tuple[str, ...]:
     if row is None:
         return ("–",) * 2
-    return f"{row.system_us:.2f}", "–" if row.proxy_memory_mib is None else rounded(row.proxy_memory_mib)
+    return f"{row.system_us:.2f} (n = {row.n})", "–" if row.proxy_memory_mib is None else rounded(row.proxy_memory_mib)

@@ -103,7 +103,7 @@ def test_round_trips_carry_their_interval_and_their_sample() -> None:
     ratio, low, high, turns = re.findall(r"[\d.]+", row)[:4]
     assert float(low) <= float(ratio) <= float(high)
     assert (int(turns), round(float(ratio), 1)) == (250 * ROUNDS, round(RATIOS["envoy"], 1))
-    assert "| 61.3 | 104,000 |" in row
+    assert "(n = 3) | 61.3 | 104,000 (n = 2) |" in row
 
 
 def test_connections_of_tcp_are_counted_apart_from_datagrams() -> None:
