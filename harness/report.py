@@ -7,7 +7,8 @@ import platform
 from typing import TYPE_CHECKING
 
 from harness.expect import CONTROLS
-from harness.timeline import STYLE, Timeline
+from harness.page import whole
+from harness.timeline import LEGEND, Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,18 +24,16 @@ def page(outcomes: Sequence[Outcome]) -> str:
     rows = "".join(_row(outcome) for outcome in outcomes)
     figures = "".join(_figure(outcome.record) for outcome in outcomes)
     where = f"Linux {html.escape(platform.release())}, {platform.machine()}"
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>What a swap loses</title><style>{STYLE}</style><h1>What a swap loses</h1>"
+    return whole(
+        "What a swap loses",
+        "<h1>What a swap loses</h1>"
         f"<p>Every datagram of every stream has one fate; {where}. Measured in network namespaces on this machine, "
         "with the kernel's own counters in agreement.</p>"
-        '<div class="scroll"><table><thead><tr><th>technique<th class="number">sent<th class="number">sent/s'
+        '<table class="outcomes"><thead><tr><th>technique<th class="number">sent<th class="number">sent/s'
         '<th class="number">lost'
         '<th class="number">blackout, ms<th>verdict</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div><h2>Timelines</h2><p>Each dot is a datagram by the time it was due and "
-        'its RTT, by the backend that answered: <b class="blue">blue</b> or <b class="green">green</b>. '
-        '<b class="lost">Red</b> marks at the foot are those that nobody answered properly; the grey band is the swap '
-        f"command, from its start to its end.</p>{figures}</html>"
+        f"<tbody>{rows}</tbody></table><h2>Timelines</h2><p>{LEGEND} The grey band is the swap command, from its start "
+        f"to its end.</p>{figures}",
     )
 
 
@@ -48,7 +47,7 @@ def _row(outcome: Outcome) -> str:
     said = "loses, as it must" if good == "pass" and outcome.scenario.expect in CONTROLS else record.verdict
     good = "control" if said != record.verdict else good
     return (
-        f'<tr><td>{html.escape(outcome.scenario.name)}<td class="number" data-is="sent">{sent}'
+        f'<tr><th scope="row">{html.escape(outcome.scenario.name)}<td class="number" data-is="sent">{sent}'
         f'<td class="number" data-is="sent/s">{rate}'
         f'<td class="number" data-is="lost">{lost}'
         f'<td class="number" data-is="blackout, ms">{blackout}'

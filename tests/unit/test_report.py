@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from harness.ledger import FATES
@@ -23,3 +25,9 @@ def test_one_datagram_that_was_not_answered_properly_is_marked(fate: str) -> Non
 @pytest.mark.parametrize("fate", ["answered_blue", "not_sent"])
 def test_what_was_answered_or_never_sent_is_no_loss(fate: str) -> None:
     assert marks(fate) == 0
+
+
+def test_a_row_says_what_was_sent_and_what_was_lost() -> None:
+    made = record(some(fates(), 5, FATES.index("lost_down")))
+    cells = re.findall(r'<th scope="row">([^<]*)|data-is="(?:sent|lost)">([^<]*)', page([Outcome(made.scenario, made)]))
+    assert ["".join(cell) for cell in cells] == [made.scenario.name, "2,000", "5"]
