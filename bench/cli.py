@@ -10,7 +10,7 @@ import click
 
 from bench import results
 from bench.console import say
-from bench.gatecli import gate
+from bench.gate.cli import gate
 from bench.runcli import run
 from harness.needs import extra
 from swapper.errors import SwapperError

@@ -27,11 +27,11 @@ __all__ = ["PARTS", "Wanted", "all_steps", "measure"]
 
 # In the order in which they are measured; a module has `steps(plan)`. Imported late: the names alone cost nothing.
 PARTS: Final = {
-    "rtt": "bench.paths",
-    "swaps": "bench.swaps",
-    "capacity": "bench.capacity",
-    "cost": "bench.cost",
-    "sweeps": "bench.sweeps",
+    "rtt": "bench.parts.paths",
+    "swaps": "bench.parts.swaps",
+    "capacity": "bench.parts.capacity",
+    "cost": "bench.parts.cost",
+    "sweeps": "bench.parts.sweeps",
 }
 SHOWN: Final = 3  # differences to an interrupted run
 

@@ -6,13 +6,13 @@ from operator import itemgetter
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.paths import summary as round_trips
+from bench.parts.paths import summary as round_trips
 from bench.report import LOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from bench.paths import Summary
+    from bench.parts.paths import Summary
 
 __all__ = ["lines"]
 

@@ -11,7 +11,7 @@ from bench.report.words import brief, rounded
 from harness.pingpong import DIRECT
 
 if TYPE_CHECKING:
-    from bench import capacity, cost
+    from bench.parts import capacity, cost
     from bench.report.summaries import Found
 
 __all__ = ["highest", "section"]

@@ -16,8 +16,8 @@ from bench.report.words import bound, brief, interval, least_most, rounded
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from bench.parts.series import Series
     from bench.report.summaries import Found
-    from bench.series import Series
 
 __all__ = ["MARKERS", "MEASURES", "Measure", "Point", "section"]
 

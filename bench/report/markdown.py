@@ -13,7 +13,7 @@ from bench.report.words import interval, lost_of, rounded, span
 from harness.pingpong import DIRECT
 
 if TYPE_CHECKING:
-    from bench import cost
+    from bench.parts import cost
     from bench.report.summaries import Hop, Swaps
 
 __all__ = ["markdown"]

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Final
 
-from bench import capacity, cost, paths
-from bench.series import Series, series
+from bench.parts import capacity, cost, paths
+from bench.parts.series import Series, series
 from harness.histogram import Histogram
 from harness.pingpong import DIRECT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bench.paths import Summary
+    from bench.parts.paths import Summary
 
 __all__ = ["LOST", "TCP_FAULTS", "Found", "Hop", "Swaps"]
 

@@ -14,9 +14,9 @@ import pytest
 
 from bench import results
 from bench.journal import Journal, read
+from bench.parts.swaps import TECHNIQUES, measured, steps
 from bench.proxies import PROXIES, ProxyError, started
 from bench.step import Plan
-from bench.swaps import TECHNIQUES, measured, steps
 from harness.netns import build
 from harness.topology import OUTSIDE_AND_HOST
 from tests.support import small_disk

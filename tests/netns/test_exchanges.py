@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.paths import hops, usable
+from bench.parts.paths import hops, usable
 from bench.proxies import PROXIES
 from harness.pingpong import DIRECT, DIRECT_AGAIN, FRESH_TURN, TURN, Route, echoing, round_trips, standing
 

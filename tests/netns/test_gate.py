@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import swapper
-from bench import budget
-from bench.trial import KNOWN
+from bench.gate import budget
+from bench.gate.trial import KNOWN
 
 pytestmark = pytest.mark.netns
 

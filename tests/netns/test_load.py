@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from bench import capacity, cost
-from bench.carried import carried
+from bench.parts import capacity, cost
+from bench.parts.carried import carried
+from bench.parts.search import Effort
 from bench.proxies import PROXIES, ProxyError, started
-from bench.search import Effort
 from harness.loads import loading
 from harness.pingpong import DIRECT, Route, alive
 from harness.sockets import drops

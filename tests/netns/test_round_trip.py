@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.paths import compare
+from bench.parts.paths import compare
 from harness.pingpong import DIRECT, Route, rtts_us
 
 pytestmark = pytest.mark.netns

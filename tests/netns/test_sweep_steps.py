@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from bench.parts.sweeps import steps
 from bench.proxies import Proxy, ProxyError
 from bench.step import Plan
-from bench.sweeps import steps
 
 pytestmark = pytest.mark.netns
 

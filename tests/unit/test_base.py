@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.base import BaseError, worktree
+from bench.gate.base import BaseError, worktree
 
 
 def git(folder: Path, *words: str) -> str:

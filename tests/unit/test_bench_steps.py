@@ -13,11 +13,11 @@ import pytest
 from bench.document import assembled
 from bench.measure import Wanted, all_steps
 from bench.noise import again_ratio, judged
+from bench.parts.swaps import TECHNIQUES, steps
 from bench.processors import Reading, Usage, between
 from bench.progress import Estimate
 from bench.proxies import PROXIES
 from bench.step import Plan
-from bench.swaps import TECHNIQUES, steps
 from bench.table import lines
 
 QUIET = Usage(seconds=10, busy=0.05, others=0.01, stolen=0.0, load_1min=0.1)

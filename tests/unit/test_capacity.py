@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench import capacity, cost
-from bench.search import FLOOR_PER_S, TOP_PER_S, Effort, Try, found, next_rate
+from bench.parts import capacity, cost
+from bench.parts.search import FLOOR_PER_S, TOP_PER_S, Effort, Try, found, next_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("swapper", "harness", "bench")
 PURE = (
-    "bench/gate.py",
-    "bench/gatetable.py",
+    "bench/gate/verdict.py",
+    "bench/gate/table.py",
     "bench/document.py",
     "bench/noise.py",
     "bench/report/axis.py",
@@ -22,7 +22,7 @@ PURE = (
     "bench/report/summaries.py",
     "bench/report/words.py",
     "bench/table.py",
-    "bench/search.py",
+    "bench/parts/search.py",
     "swapper/model.py",
     "swapper/errors.py",
     "swapper/drain.py",

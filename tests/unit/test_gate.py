@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from bench import budget, evidence, gate, gatetable, results
-from bench.budget import Known, Limit
-from bench.evidence import Evidence
-from bench.trial import KNOWN
+from bench import results
+from bench.gate import budget, evidence, table
+from bench.gate import verdict as judge
+from bench.gate.budget import Known, Limit
+from bench.gate.evidence import Evidence
+from bench.gate.trial import KNOWN
 from harness.ledger import FATES
 
 BENCH = Path(sys.executable).with_name("swapper-bench")
@@ -36,7 +38,7 @@ def turns(**ratios: float) -> dict[str, list[float]]:
 
 
 def found(limit: Limit, shown: Evidence) -> tuple[str, str]:
-    (finding,) = gate.judged([limit], shown)
+    (finding,) = judge.judged([limit], shown)
     return finding.verdict, finding.found
 
 
@@ -144,21 +146,21 @@ def test_only_a_path_over_its_limit_is_measured_once_more(second: float, expecte
         return Evidence(rounds_us=[turns(zones=second)])
 
     shown = Evidence({"zones": [swap("fail", lost_up=1)]}, [turns(zones=1.2, zones_base=1.2)])
-    confirmed = gate.confirmed(gate.judged([ZONES, QUICK, NO_SLOWER], shown), again)
+    confirmed = judge.confirmed(judge.judged([ZONES, QUICK, NO_SLOWER], shown), again)
     assert asked == [QUICK]
     assert [one.verdict for one in confirmed] == ["fail", expected, "pass"]
     assert "measured before: 1.200 times" in confirmed[1].found
-    assert gate.verdict(confirmed) == "fail"
+    assert judge.verdict(confirmed) == "fail"
 
 
 def test_a_failure_counts_more_than_what_proves_nothing() -> None:
-    findings = [gate.Finding(ZONES, verdict, "") for verdict in ("pass", "inconclusive", "fail")]
-    assert [gate.verdict(findings[:n]) for n in (1, 2, 3)] == ["pass", "inconclusive", "fail"]
+    findings = [judge.Finding(ZONES, verdict, "") for verdict in ("pass", "inconclusive", "fail")]
+    assert [judge.verdict(findings[:n]) for n in (1, 2, 3)] == ["pass", "inconclusive", "fail"]
 
 
 def test_the_table_has_a_row_for_each_limit_and_a_command_for_each_that_was_not_kept() -> None:
-    findings = [gate.Finding(ZONES, "pass", "lost 0"), gate.Finding(QUICK, "inconclusive", "a | b\nc")]
-    text = gatetable.markdown(findings, lambda limit: f"gate {limit.name}")
+    findings = [judge.Finding(ZONES, "pass", "lost 0"), judge.Finding(QUICK, "inconclusive", "a | b\nc")]
+    text = table.markdown(findings, lambda limit: f"gate {limit.name}")
     assert "| zones lose nothing | pass | lost 0 |" in text
     assert "| zones are quick | inconclusive | a \\| b<br>c |" in text
     assert text.count("see it again") == 1
@@ -174,9 +176,9 @@ def test_the_table_has_a_row_for_each_limit_and_a_command_for_each_that_was_not_
         ("fail", "inconclusive", "**The budget is broken.**"),
     ],
 )
-def test_the_table_begins_with_the_verdict(swap: gate.Verdict, path: gate.Verdict, headline: str) -> None:
-    findings = [gate.Finding(ZONES, swap, ""), gate.Finding(QUICK, path, "")]
-    assert gatetable.markdown(findings, lambda limit: limit.name).startswith(headline)
+def test_the_table_begins_with_the_verdict(swap: judge.Verdict, path: judge.Verdict, headline: str) -> None:
+    findings = [judge.Finding(ZONES, swap, ""), judge.Finding(QUICK, path, "")]
+    assert table.markdown(findings, lambda limit: limit.name).startswith(headline)
 
 
 def loaded(text: str, folder: Path) -> list[Limit]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.paths import DATAPLANES, KINDS, compare, steps, summary
+from bench.parts.paths import DATAPLANES, KINDS, compare, steps, summary
 from bench.proxies import PROXIES
 from bench.step import Plan
 from harness.pingpong import DIRECT, RoundTrips

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.parts.series import series
+from bench.parts.sweeps import steps
 from bench.proxies import PROXIES
-from bench.series import series
 from bench.step import Plan
-from bench.sweeps import steps
 from harness.crowd import MOST, packets
 from harness.specs import PUBLIC, udp_ports
 

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 
-from bench.usage import cpu_ns, memory_mib
+from bench.parts.usage import cpu_ns, memory_mib
 
 
 def test_cpu_time_is_that_of_all_threads_and_agrees_with_the_processs_own_clock() -> None:

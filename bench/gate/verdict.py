@@ -9,18 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from bench.budget import BASE
-from bench.evidence import of_base
-from bench.paths import compare
+from bench.gate.budget import BASE
+from bench.gate.evidence import of_base
+from bench.parts.paths import compare
 from harness.ledger import FATES
 from harness.pingpong import DIRECT, DIRECT_AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bench.budget import Limit
-    from bench.evidence import Evidence
-    from bench.paths import Comparison
+    from bench.gate.budget import Limit
+    from bench.gate.evidence import Evidence
+    from bench.parts.paths import Comparison
 
     Run = Mapping[str, Any]  # a scenario result
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bench.paths import DATAPLANES
+from bench.parts.paths import DATAPLANES
 from bench.proxies import ProxyError, Running, started
 from harness.loads import NothingArrivesError, loading
 from harness.pingpong import DIRECT, Route, alive

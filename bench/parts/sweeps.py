@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.paths import DATAPLANES, compare, hops
+from bench.parts.paths import DATAPLANES, compare, hops
 from bench.proxies import ProxyError
 from bench.step import Step
 from harness.commits import commits_ms

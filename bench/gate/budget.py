@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BASE", "SHIPPED", "BudgetError", "Known", "Limit", "load"]
 
-SHIPPED: Final = Path(__file__).with_name("budget.toml")
+SHIPPED: Final = Path(__file__).parents[1] / "budget.toml"
 BASE: Final = "base"
 # What a control has to lose, by what its scenario expects: harness.expect holds a run to it.
 MODELS: Final = {"flush": "rate x service time", "pinned": "everything"}

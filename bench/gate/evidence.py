@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bench import results
-from bench.budget import BASE
+from bench.gate.budget import BASE
 from bench.noise import COMPARED
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.carried import carried, routes
+from bench.parts.carried import carried, routes
+from bench.parts.usage import cpu_ns, kernel_ns, memory_mib
 from bench.proxies import ProxyError
 from bench.step import Step
-from bench.usage import cpu_ns, kernel_ns, memory_mib
 from harness.pingpong import DIRECT
 
 if TYPE_CHECKING:

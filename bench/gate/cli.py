@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 import click
 from click.core import ParameterSource
 
-from bench.base import BaseError, has_product, worktree
 from bench.console import need_root, say
+from bench.gate.base import BaseError, has_product, worktree
 
 if TYPE_CHECKING:
-    from bench.budget import Limit
-    from bench.gate import Finding
-    from bench.trial import Trial
+    from bench.gate.budget import Limit
+    from bench.gate.trial import Trial
+    from bench.gate.verdict import Finding
 
 __all__ = ["gate"]
 
@@ -67,8 +67,8 @@ def gate(
 
     Exit codes: 0 kept, 1 broken (which limit, by how much), 2 wrong usage or file, 3 not all was proved.
     """
-    from bench import budget, evidence, gatetable, trial
-    from bench import gate as judge
+    from bench.gate import budget, evidence, table, trial
+    from bench.gate import verdict as judge
 
     if path and (base or product):
         raise click.UsageError("--json judges what was measured: it goes with neither --base nor --product")
@@ -89,11 +89,11 @@ def gate(
     def again(limit: Limit) -> str:
         return shlex.join(["swapper-bench", "gate", *options, "--limit", limit.name])
 
-    for line in gatetable.lines(findings, again):
+    for line in table.lines(findings, again):
         click.echo(line)
     if table_path:
         table_path.parent.mkdir(parents=True, exist_ok=True)
-        table_path.write_text(gatetable.markdown(findings, again), encoding="utf-8")
+        table_path.write_text(table.markdown(findings, again), encoding="utf-8")
     unproved_latency = [one for one in findings if one.limit.path and one.verdict == "inconclusive"]
     deciding = [one for one in findings if not spare_latency or one not in unproved_latency]
     sys.exit(EXIT[judge.verdict(deciding)])
@@ -101,7 +101,7 @@ def gate(
 
 def _chosen(limits: list[Limit], names: tuple[str, ...], *, based: bool) -> list[Limit]:
     """The limits that are named, all by default; those against a base only where there is one."""
-    from bench.budget import BASE
+    from bench.gate.budget import BASE
 
     known = {limit.name: limit for limit in limits}
     if unknown := [name for name in names if name not in known]:
@@ -122,8 +122,8 @@ def _measured(limits: list[Limit], base: str | None, plan: Trial) -> list[Findin
     """Judged by measurements of now; a path that seems too slow is measured once more, for twice as long."""
     from dataclasses import replace
 
-    from bench.gate import confirmed, judged
-    from bench.trial import tried
+    from bench.gate.trial import tried
+    from bench.gate.verdict import confirmed, judged
 
     # An end by SIGTERM is an end in good order too: it takes the worktree and the namespaces away.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.carried import carried, routes
-from bench.search import FLOOR_PER_S, Effort, Try, found, next_rate, proof
+from bench.parts.carried import carried, routes
+from bench.parts.search import FLOOR_PER_S, Effort, Try, found, next_rate, proof
 from bench.step import Step
 from harness.pingpong import DIRECT
 

@@ -7,10 +7,10 @@ import subprocess
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from bench.budget import Known
-from bench.evidence import Evidence, of_base
-from bench.paths import DATAPLANES
-from bench.swaps import TECHNIQUES, measured
+from bench.gate.budget import Known
+from bench.gate.evidence import Evidence, of_base
+from bench.parts.paths import DATAPLANES
+from bench.parts.swaps import TECHNIQUES, measured
 from harness.pingpong import DIRECT, DIRECT_AGAIN, Route, rtts_us
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from bench.budget import Limit
+    from bench.gate.budget import Limit
 
     Say = Callable[[str], None]
 

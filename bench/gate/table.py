@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from bench.gate import verdict
+from bench.gate.verdict import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from bench.budget import Limit
-    from bench.gate import Finding
+    from bench.gate.budget import Limit
+    from bench.gate.verdict import Finding
 
     Again = Callable[[Limit], str]  # the command that measures a limit once more
 
