@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from bench.proxies import PROXIES, ProxyError, started
+from bench.proxies import started
 from bench.step import Step
 from harness.histogram import Histogram
-from harness.pingpong import DIRECT, DIRECT_AGAIN, Route, alive, round_trips
+from harness.pingpong import DIRECT, DIRECT_AGAIN, Route, round_trips
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DATAPLANES",
-    "HOPS",
     "KINDS",
     "PART",
     "Comparison",
@@ -34,7 +33,6 @@ __all__ = [
     "hops",
     "steps",
     "summary",
-    "usable",
 ]
 
 PART: Final = "rtt"
@@ -62,21 +60,6 @@ def hops(proxies: Iterable[Proxy], protocol: Literal["udp", "tcp"]) -> tuple[Rou
         for proxy in proxies
         if protocol in proxy.protocols
     )
-
-
-HOPS: Final = hops(PROXIES, "udp")
-
-
-def usable(routes: Sequence[Route]) -> tuple[list[Route], dict[str, str]]:
-    """The routes that come up on this host, and why the others do not, by name."""
-    up, missing = [], {}
-    for route in routes:
-        try:
-            with alive(route):
-                up.append(route)
-        except ProxyError as error:
-            missing[route.name] = str(error)
-    return up, missing
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.parts.paths import hops, usable
-from bench.proxies import PROXIES
 from harness.pingpong import DIRECT, DIRECT_AGAIN, FRESH_TURN, TURN, Route, echoing, round_trips, standing
 
 if TYPE_CHECKING:
@@ -68,13 +66,6 @@ def test_every_exchange_of_every_path_counts(protocol: Literal["udp", "tcp"], fr
 def test_a_payload_larger_than_a_frame_comes_back_whole(protocol: Literal["udp", "tcp"]) -> None:
     routes = [replace(route, protocol=protocol, payload=8192) for route in PLANES]
     assert round_trips(routes, seconds=0.1, seed=1).keys() == {route.name for route in routes}
-
-
-def test_tcp_proxies_are_asked_too() -> None:
-    up, missing = usable(hops(PROXIES, "tcp"))
-    assert {route.name for route in up} | missing.keys() == {"nginx", "docker-proxy", "socat", "haproxy"}
-    found = round_trips([replace(DIRECT, protocol="tcp"), *up], seconds=0.3, seed=1, fresh=True)
-    assert all(found[route.name].histogram.n for route in up)
 
 
 def test_a_first_datagram_is_of_a_flow_that_nobody_has_seen() -> None:
