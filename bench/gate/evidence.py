@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bench import results
 from bench.gate.budget import BASE
 from bench.noise import COMPARED
+from harness.ledger import FATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +46,7 @@ def stored(path: Path) -> Evidence:
     document = results.read(path)
     try:
         return _of(document)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         why = f"{type(error).__name__}: {error}"
         raise results.ResultsError(f"{path}: is not a result of swapper-bench run: {why}") from error
 
@@ -54,12 +55,29 @@ def _of(document: Mapping[str, Any]) -> Evidence:
     measured, failed = document["measured"], document["failed"]
     swaps: dict[str, list[Mapping[str, Any]]] = {}
     for run in measured.get("swaps", {}).values():
-        swaps.setdefault(run["technique"], []).append({key: run[key] for key in ("verdict", "why", "ledger")})
+        swaps.setdefault(run["technique"], []).append(_checked(run))
     rounds_us = [
-        {route: found["turns_us"] for route, found in step.items()}
+        _paired({route: found["turns_us"] for route, found in step.items()})
         for name, step in measured.get("rtt", {}).items()
         if name.startswith(COMPARED)
     ]
     absent = {step.partition("/")[2].rpartition(", round ")[0]: why for step, why in failed.items()}
     noise = document["noise"]["why"] if document["noise"]["busy"] else ""
     return Evidence(swaps, rounds_us, {**document["missing"], **absent}, noise)
+
+
+def _checked(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a swap is judged by; a ledger that a verdict rests on adds up."""
+    verdict, why, ledger = run["verdict"], run["why"], run["ledger"]
+    if verdict not in {"pass", "fail", "inconclusive"}:
+        raise ValueError(f"{verdict!r} is no verdict")
+    if verdict != "inconclusive" and not 0 < ledger["sent"] == sum(ledger[fate] for fate in FATES) - ledger["not_sent"]:
+        raise ValueError(f"the fates of {run['technique']} do not add up to what was sent")
+    return {"verdict": verdict, "why": why, "ledger": ledger}
+
+
+def _paired(turns_us: Mapping[str, Sequence[float]]) -> Mapping[str, Sequence[float]]:
+    """The turns of a round, as many of each route."""
+    if len({len(turns) for turns in turns_us.values()}) > 1:
+        raise ValueError("the routes of a round have turns of their own")
+    return turns_us
