@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -22,8 +23,10 @@ FILE = click.Path(path_type=Path)
 
 def main() -> NoReturn:
     """Run the command line; exits with 0 measured or kept, 1 a limit is broken, 2 wrong usage or file, 3 nothing was
-    proved, 5 another run holds the results file, 6 not root or a package is missing, 130 interrupted.
+    proved, 5 another run holds the results file, 6 not root or a package is missing, 130 interrupted, 143 stopped.
     """
+    # By itself SIGTERM would leave the logs of a swap in memory, and the worktree of a base.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with extra("swapper-bench"):
         try:
             cli.main()

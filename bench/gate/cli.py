@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -46,7 +45,9 @@ def _a_product(_: click.Context, parameter: click.Parameter, tree: Path | None) 
 @click.option("--budget", "budget_path", type=FILE, metavar="FILE", help="[default: bench/budget.toml]")
 @click.option("--limit", "names", multiple=True, metavar="NAME", help="This limit alone; can be repeated.")
 @click.option("--markdown", "table_path", type=FILE, metavar="FILE", help="Write the table for a pull request.")
-@click.option("--spare-latency", is_flag=True, help="Exit with 0 too when it is latency alone that was not proved.")
+@click.option(
+    "--spare-latency", is_flag=True, help="Exit with 0 too when only the latency of paths that carry was not proved."
+)
 @click.option("--seconds", type=click.FloatRange(1, 1500), default=40, show_default=True, help="Of round trips in all.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the order in which things are measured.")
 @click.pass_context
@@ -94,8 +95,7 @@ def gate(
     if table_path:
         table_path.parent.mkdir(parents=True, exist_ok=True)
         table_path.write_text(table.markdown(findings, again), encoding="utf-8")
-    unproved_latency = [one for one in findings if one.limit.path and one.verdict == "inconclusive"]
-    deciding = [one for one in findings if not spare_latency or one not in unproved_latency]
+    deciding = [one for one in findings if not (spare_latency and one.is_unproved_latency)]
     sys.exit(EXIT[judge.verdict(deciding)])
 
 
@@ -125,8 +125,6 @@ def _measured(limits: list[Limit], base: str | None, plan: Trial) -> list[Findin
     from bench.gate.trial import tried
     from bench.gate.verdict import confirmed, judged
 
-    # An end by SIGTERM is an end in good order too: it takes the worktree and the namespaces away.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with ExitStack() as stack:
         if base:
             plan = replace(plan, base=stack.enter_context(worktree(base)))

@@ -19,7 +19,7 @@ __all__ = ["lines", "markdown"]
 HEADLINES: Final = {
     "pass": "The budget is kept.",
     "fail": "**The budget is broken.**",
-    "inconclusive": "**Nothing broke the budget, but a swap that proves nothing may lose datagrams.**",
+    "inconclusive": "**Nothing broke the budget, but what proves nothing may lose datagrams.**",
 }
 BUSY: Final = (
     "Nothing that was proved breaks the budget. A busy machine proves little of latency: that holds no change back."
@@ -48,7 +48,7 @@ def markdown(findings: Sequence[Finding], again: Again) -> str:
 
 def _headline(findings: Sequence[Finding]) -> str:
     unproved = [one for one in findings if one.verdict == "inconclusive"]
-    if verdict(findings) == "inconclusive" and all(one.limit.path for one in unproved):
+    if verdict(findings) == "inconclusive" and all(one.is_unproved_latency for one in unproved):
         return BUSY
     return HEADLINES[verdict(findings)]
 

@@ -40,11 +40,17 @@ class Finding:
     limit: Limit
     verdict: Verdict
     found: str
+    carries: bool = True  # the path, of the head: what a base lacks is no fault of a change
+
+    @property
+    def is_unproved_latency(self) -> bool:
+        """Whether a path carries its datagrams, and nothing could be told of how long they take."""
+        return bool(self.limit.path) and self.carries and self.verdict == "inconclusive"
 
 
 def judged(limits: Sequence[Limit], evidence: Evidence) -> list[Finding]:
     """Each limit against the evidence."""
-    return [Finding(limit, *(_swap(limit, evidence) if limit.swap else _path(limit, evidence))) for limit in limits]
+    return [_judged(limit, evidence) for limit in limits]
 
 
 def confirmed(findings: Sequence[Finding], again: Callable[[list[Limit]], Evidence]) -> list[Finding]:
@@ -67,6 +73,12 @@ def verdict(findings: Sequence[Finding]) -> Verdict:
     return "fail" if "fail" in found else "inconclusive" if "inconclusive" in found else "pass"
 
 
+def _judged(limit: Limit, evidence: Evidence) -> Finding:
+    if limit.swap:
+        return Finding(limit, *_swap(limit, evidence))
+    return Finding(limit, *_path(limit, evidence), carries=_ratio(limit.path, DIRECT.name, evidence) is not None)
+
+
 def _swap(limit: Limit, evidence: Evidence) -> tuple[Verdict, str]:
     """Every swap has to be proved; what one of them lost too much fails all the same when another proves nothing."""
     runs = evidence.swaps.get(limit.swap, ())
@@ -80,11 +92,12 @@ def _swap(limit: Limit, evidence: Evidence) -> tuple[Verdict, str]:
 
 def _broken(limit: Limit, runs: Sequence[Run]) -> str:
     """How these swaps break the limit, "" when they keep it."""
-    if isinstance(limit.lost, int) and (over := _lost(runs) - limit.lost * len(runs)) > 0:
+    may_lose = limit.lost if isinstance(limit.lost, int) else None
+    if may_lose is not None and (over := sum(max(0, _lost([run]) - may_lose) for run in runs)):
         return f"{_losses(runs)}, {over} too many"
-    if isinstance(limit.lost, int) and limit.lost:
-        return ""  # within what it may lose; the scenario's own verdict would allow nothing
-    return next((run["why"] for run in runs if run["verdict"] == "fail"), "")
+    # The scenario's own verdict allows no loss: one that lost what it may has failed for that, as far as can be told.
+    failed = [run for run in runs if run["verdict"] == "fail" and not (may_lose and _lost([run]))]
+    return str(failed[0]["why"]) if failed else ""
 
 
 def _unproved(limit: Limit, runs: Sequence[Run], evidence: Evidence) -> str:
