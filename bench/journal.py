@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["Journal", "Kept", "differences", "read"]
+__all__ = ["Journal", "Kept", "differences", "kind", "read"]
 
 Entry = dict[str, Any]
 
@@ -49,8 +49,24 @@ def read(path: Path) -> Kept | None:
     return Kept(header, entries, size_bytes)
 
 
+def kind(header: Entry) -> Entry:
+    """What two runs have to have in common, of what a header says.
+
+    Of a missing proxy its name alone: its log has times and process numbers. Of sysctls none of conntrack's: they are
+    there once the first rule has loaded the module, which a run may have done itself.
+    """
+    environment = dict(header.get("environment", {}))
+    sysctls = environment.pop("sysctls", {})
+    return {
+        **header,
+        "missing": sorted(header.get("missing", ())),
+        "environment": environment,
+        "sysctls": {name: value for name, value in sysctls.items() if not name.startswith("net/netfilter/")},
+    }
+
+
 def differences(then: Entry, now: Entry, *, within: str = "") -> list[str]:
-    """What two headers say differently, in words; a run goes on only where there is nothing."""
+    """What two kinds of run say differently, in words; a run goes on only where there is nothing."""
     found = []
     for key in sorted(then.keys() | now.keys()):
         old, new = then.get(key), now.get(key)

@@ -115,7 +115,7 @@ def _journal(path: Path, header: dict[str, Any], *, fresh: bool, say: Callable[[
     kept = None if fresh else journals.read(beside)
     if kept is None:
         return Journal.begun(beside, header)
-    if differs := journals.differences(kept.header, header):
+    if differs := journals.differences(journals.kind(kept.header), journals.kind(header)):
         more = f", and {len(differs) - SHOWN} more" if len(differs) > SHOWN else ""
         say(f"starts anew, the interrupted run was of another kind: {'; '.join(differs[:SHOWN])}{more}")
         return Journal.begun(beside, header)

@@ -116,8 +116,8 @@ def test_a_run_of_another_kind_is_not_gone_on_with(tmp_path: Path) -> None:
     process = run.begin("--seed", "4")
     run.says(process, "starts anew, the interrupted run was of another kind")
     run.says(process, "[1/")
-    process.send_signal(signal.SIGINT)
-    assert run.ends(process)[0] == 130
+    process.send_signal(signal.SIGTERM)
+    assert run.ends(process)[0] == 128 + signal.SIGTERM
     header = json.loads(run.journal.read_text().splitlines()[0])
     assert (header["options"]["seed"], header["options"]["rounds"]) == (4, 1)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.journal import Journal, differences, read
+from bench.journal import Journal, differences, kind, read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,3 +67,15 @@ def test_a_run_of_another_kind_is_told_by_what_differs() -> None:
         'environment kernel was "6.18", is "6.19"',
         "options seed was 1, is 2",
     ]
+
+
+def test_a_run_goes_on_though_the_log_of_a_missing_proxy_and_conntracks_sysctls_are_new() -> None:
+    def said(log: str, **sysctls: str) -> dict[str, Any]:
+        return {**HEADER, "missing": {"nginx": log}, "environment": {"kernel": "6.18", "sysctls": sysctls}}
+
+    then = said("2026/01/01 12:00:00 [emerg] 17#17: no such port", somaxconn="4096")
+    now = said("2026/01/01 12:30:00 [emerg] 99#99: no such port", somaxconn="4096")
+    now["environment"]["sysctls"]["net/netfilter/nf_conntrack_max"] = "65536"
+    assert differences(kind(then), kind(now)) == []
+    assert differences(kind(then), kind({**now, "missing": {}})) == ['missing was ["nginx"], is []']
+    assert differences(kind(then), kind(said("", somaxconn="128"))) == ['sysctls somaxconn was "4096", is "128"']
