@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ __all__ = ["ProxyError", "Running", "filled", "found", "until", "where"]
 HERE: Final = Path(__file__).parent
 READY_WITHIN_S: Final = 15.0
 LOG_LINES: Final = 12
+FILES: Final = 65_536
 
 
 class ProxyError(Exception):
@@ -38,11 +40,16 @@ class Running(ABC):
     def __init__(self, name: str, host: Namespace, folder: Path, argv: list[str]) -> None:
         self.name, self.host, self.folder = name, host, folder
         self.log = folder / f"{name}.out"
+        # As a service manager starts it: a proxy has a file open for each flow, and a shell allows 1,024.
+        files = min(FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        limited = ["prlimit", f"--nofile={files}:{files}", *argv]
         with self.log.open("ab") as log:
-            self.process = host.popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = host.popen(limited, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def pids(self) -> list[int]:
-        """It and its workers."""
+        """It and its workers; none once it was seen to have ended: its number may be another's by now."""
+        if self.process.poll() is not None:
+            return []
         children = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
         return [self.process.pid, *map(int, children.stdout.split())]
 
@@ -50,16 +57,20 @@ class Running(ABC):
     def switch(self, port: int) -> None:
         """Send to another backend port from now on, in the proxy's own best way. Raises ProxyError."""
 
-    def await_port(self, protocol: str, port: int) -> None:
-        """Until something listens on the port; ProxyError when it does not come up, or ends."""
+    def await_port(self, protocol: str, port: int, *, within_s: float = READY_WITHIN_S) -> None:
+        """Until something listens on the port; ProxyError when it does not come up, and it is gone."""
 
         def is_up() -> bool:
             if self.process.poll() is not None:
                 raise ProxyError(f"{self.name} ended with {self.process.returncode}: {self.last_lines()}")
             return port in listening(self.process.pid, Protocol(protocol))
 
-        if not until(is_up):
-            raise ProxyError(f"{self.name} does not listen on {protocol} {port}: {self.last_lines()}")
+        try:
+            if not until(is_up, within_s=within_s):
+                raise ProxyError(f"{self.name} does not listen on {protocol} {port}: {self.last_lines()}")
+        except ProxyError:
+            self.end()  # or it would take the port from the next one when it comes up after all
+            raise
 
     def last_lines(self) -> str:
         """What it said last."""
@@ -78,9 +89,9 @@ class Running(ABC):
                 os.waitpid(pid, 0)
 
 
-def until(holds: Callable[[], bool]) -> bool:
-    """Whether the condition came to hold, asked every 10 ms for 15 s."""
-    give_up_s = time.monotonic() + READY_WITHIN_S
+def until(holds: Callable[[], bool], *, within_s: float = READY_WITHIN_S) -> bool:
+    """Whether the condition came to hold within that time, asked every 10 ms."""
+    give_up_s = time.monotonic() + within_s
     while not holds():
         if time.monotonic() > give_up_s:
             return False
