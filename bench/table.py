@@ -7,7 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.parts.paths import summary as round_trips
-from bench.report import LOST
+from bench.report.summaries import LOST, faulty
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["lines"]
 
-BROKEN: Final = ("broken", "moved", "on_old_set")
 BESIDE: Final = ("one core", "first datagram", "tcp connect", "tcp request")  # kinds that get a ratio alone
 
 
@@ -48,7 +47,7 @@ def _swap(technique: str, runs: list[Any]) -> str:
     lost = sum(one["ledger"][fate] for one in runs for fate in LOST)
     blackout_ms = median(one["blackout_ms"] for one in runs)
     opened = sum(one["tcp"].get("opened", 0) for one in runs)
-    broken = sum(one["tcp"].get(fault, 0) for one in runs for fault in BROKEN)
+    broken = sum(faulty(one["tcp"]) for one in runs)
     tcp = f"{broken:,} of {opened:,}" if opened else ""
     return f"{technique:<36}{sent:>9,}{lost:>9,}{blackout_ms:>14.1f}{tcp:>14}"
 

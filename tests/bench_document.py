@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench.report import LOST
+from bench.report.summaries import LOST
 from harness.histogram import Histogram
 from harness.ledger import ANSWERED_BLUE, ANSWERED_GREEN, LOST_DOWN
 

@@ -2,6 +2,5 @@
 
 from bench.report.markdown import markdown
 from bench.report.page import page
-from bench.report.summaries import LOST
 
-__all__ = ["LOST", "markdown", "page"]
+__all__ = ["markdown", "page"]

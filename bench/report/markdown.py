@@ -8,7 +8,6 @@ from bench.report import about
 from bench.report.costing import highest
 from bench.report.hopping import COMPARED
 from bench.report.summaries import Found
-from bench.report.swapping import broken
 from bench.report.words import interval, lost_of, rounded, span
 from harness.pingpong import DIRECT
 
@@ -48,7 +47,7 @@ def _cell(text: str) -> str:
 
 def _swap(one: Swaps) -> tuple[str, ...]:
     lost = lost_of(one.lost, one.sent), span(one.blackouts_ms)
-    connections = f"connections: {lost_of(broken(one), one.tcp['opened'])}", "–"
+    connections = f"connections: {lost_of(one.faulty, one.tcp['opened'])}", "–"
     return one.technique, str(len(one.lost_each)), *(connections if one.is_tcp else lost)
 
 

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
     from bench.parts.paths import Summary
 
-__all__ = ["LOST", "TCP_FAULTS", "Found", "Hop", "Swaps"]
+__all__ = ["LOST", "Found", "Hop", "Swaps", "faulty"]
 
 LOST: Final = ("lost_up", "lost_down", "misaddressed", "misdelivered", "corrupted", "receiver_dropped")
-TCP_FAULTS: Final = ("broken", "moved", "on_old_set", "unanswered")
 ROUND: Final = ", round "
 Measured = dict[str, Any]
 
@@ -62,6 +61,7 @@ class Swaps:
     lost_each: tuple[int, ...]  # a round
     blackouts_ms: tuple[float, ...]
     tcp: Counter[str]  # what became of connections
+    faulty: int  # connections
     unproved: tuple[str, ...]  # why a round proves nothing
     timeline: dict[str, Any] | None
 
@@ -79,6 +79,11 @@ class Swaps:
     def lost_a_swap(self) -> float:
         """The mean over the rounds."""
         return mean(self.lost_each)
+
+
+def faulty(tcp: Mapping[str, int]) -> int:
+    """How many connections of a run did not end as they had to; one that broke before any answer counts once."""
+    return max(tcp.get("broken", 0), tcp.get("unanswered", 0)) + tcp.get("moved", 0) + tcp.get("on_old_set", 0)
 
 
 def _swaps(measured: Measured) -> list[Swaps]:
@@ -105,6 +110,7 @@ def _all_rounds(technique: str, runs: list[Any]) -> Swaps:
         lost_each=tuple(sum(run["ledger"][fate] for fate in LOST) for run in counted),
         blackouts_ms=tuple(run["blackout_ms"] for run in counted),
         tcp=tcp,
+        faulty=sum(faulty(run["tcp"]) for run in counted),
         unproved=tuple(run["why"] for run in runs if run not in counted),
         timeline=next((run["timeline"] for run in runs if run.get("timeline")), None),
     )

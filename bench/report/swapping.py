@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.report.axis import Axis, linear, logarithmic
 from bench.report.drawing import bar, dot, scale, strip
-from bench.report.summaries import TCP_FAULTS
 from bench.report.tables import Row, table
 from bench.report.words import bound, brief, least_most, lost_of, rounded, span
 from harness.timeline import LEGEND, Timeline
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from bench.report.summaries import Found, Swaps
 
-__all__ = ["broken", "glance", "section"]
+__all__ = ["glance", "section"]
 
 TCP_WORDS: Final = {
     "broken": "broken",
     "moved": "moved to the other backend",
     "on_old_set": "opened on the old backend after the swap",
-    "unanswered": "unanswered",
+    "unanswered": "never answered",
 }
 FATES: Final = {
     "lost_up": "never reached a backend",
@@ -63,11 +63,6 @@ def section(found: Found) -> str:
     )
 
 
-def broken(one: Swaps) -> int:
-    """How many TCP connections did not end as they had to."""
-    return sum(one.tcp[fault] for fault in TCP_FAULTS)
-
-
 def _datagrams(found: list[Swaps]) -> str:
     if not found:
         return ""
@@ -97,11 +92,11 @@ def _connections(found: list[Swaps]) -> str:
     rows = [
         Row(
             one.technique,
-            (str(len(one.lost_each)), lost_of(broken(one), one.tcp["opened"])),
+            (str(len(one.lost_each)), lost_of(one.faulty, one.tcp["opened"])),
             _share_picture(one, axis) if one.tcp["opened"] else "",
-            note=_note(one, {TCP_WORDS[fault]: one.tcp[fault] for fault in TCP_FAULTS}),
+            note=_note(one, {words: one.tcp[fault] for fault, words in TCP_WORDS.items()}),
         )
-        for one in sorted(found, key=broken)
+        for one in sorted(found, key=attrgetter("faulty"))
     ]
     caption = "TCP: connections that are open across a swap or opened meanwhile, and what became of them."
     head = ("technique", "swaps", "broken")
@@ -142,7 +137,7 @@ def _conditions(scenario: dict[str, Any]) -> str:
 
 
 def _share_picture(one: Swaps, axis: Axis) -> str:
-    number, opened = broken(one), one.tcp["opened"]
+    number, opened = one.faulty, one.tcp["opened"]
     marks = bar(axis.at(100 * number / opened), "bad") if number else dot(0.0, "zero")
     return strip(f"{one.technique}: {lost_of(number, opened)} connections broken", axis, marks)
 

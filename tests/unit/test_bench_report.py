@@ -113,6 +113,11 @@ def test_connections_of_tcp_are_counted_apart_from_datagrams() -> None:
     assert f"5 of {len(LOSSES)} techniques lost nothing" in full().text
 
 
+def test_a_connection_that_was_refused_is_broken_and_unanswered_and_counts_once() -> None:
+    refused = swap("socat, TCP", tcp={"opened": 12, "broken": 9, "unanswered": 8, "moved": 1, "on_old_set": 0})
+    assert "| socat, TCP | 1 | connections: 10 of 12 | – |" in markdown(FULL | {"measured": swaps(refused)})
+
+
 def test_a_proxy_for_tcp_that_proves_nothing_lost_no_connections() -> None:
     run = swap("haproxy, TCP", tcp={}, ledger={}, blackout_ms=None, verdict="inconclusive", why="it did not start")
     found = shown(measured=swaps(run)).text
