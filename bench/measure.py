@@ -17,7 +17,7 @@ from bench.step import Plan
 from swapper.lock import file_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from bench.proxies import Proxy
@@ -51,9 +51,9 @@ class Wanted:
         """Once each, in under three minutes."""
         return cls(parts, seed=seed, quick=True, rounds=1, rtt_s=40.0)
 
-    def plan(self, proxies: tuple[Proxy, ...]) -> Plan:
+    def plan(self, proxies: tuple[Proxy, ...], lacking: Iterable[str] = ()) -> Plan:
         """What the steps of the parts follow from."""
-        return Plan(seed=self.seed, quick=self.quick, rounds=self.rounds, rtt_s=self.rtt_s, proxies=proxies)
+        return Plan(self.seed, self.quick, self.rounds, self.rtt_s, proxies, frozenset(lacking))
 
 
 def measure(wanted: Wanted, path: Path, *, fresh: bool, say: Callable[[str], None]) -> dict[str, Any]:
@@ -97,15 +97,19 @@ def _held(path: Path) -> Iterator[None]:
 def _prepared(wanted: Wanted) -> tuple[Plan, dict[str, Any]]:
     """What the run has to work with, and what says whether another run is of the same kind."""
     from bench.environment import described
+    from bench.parts.paths import DATAPLANES, answering
     from bench.proxies import usable
 
     proxies, missing = usable()
+    # A swap says for itself which dataplane is not on this host; the other parts take all of theirs together.
+    asked = DATAPLANES if wanted.parts != ("swaps",) else ()
+    _, lacking = answering(route for route in asked if route.dataplane)
     options = asdict(wanted) | {"parts": list(wanted.parts)}
-    return wanted.plan(proxies), {
+    return wanted.plan(proxies, lacking), {
         "version": results.VERSION,
         "options": options,
         "environment": described(),
-        "missing": missing,
+        "missing": {**missing, **lacking},
     }
 
 
@@ -140,12 +144,12 @@ def _carry_out(steps: list[Step], journal: Journal) -> None:
 
 
 def _measured(step: Step) -> dict[str, Any]:
-    from bench.proxies import ProxyError
+    from bench.failures import FAILURES, why
 
     found: dict[str, Any]
     before = reading()
     try:
         found = {"value": step.measure()}
-    except (ProxyError, RuntimeError) as error:  # the latter for a path that gives no answer: harness.pingpong
-        found = {"failed": str(error)}
+    except FAILURES as error:
+        found = {"failed": why(error)}
     return {"part": step.part, "step": step.name, **found, "usage": asdict(between(before, reading()))}

@@ -22,11 +22,12 @@ class Plan:
     rounds: int = 10
     rtt_s: float = 300.0  # of round trips in all
     proxies: tuple[Proxy, ...] = field(default=())  # those that come up on this host
+    lacking: frozenset[str] = frozenset()  # the dataplanes that do not, by the names of their routes
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One piece of a run: `measure` returns what JSON can hold, or raises ProxyError for a proxy that failed."""
+    """One piece of a run: `measure` returns what JSON can hold, or raises one of bench.failures."""
 
     part: str
     name: str  # unique within the part

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import subprocess
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from bench.failures import FAILURES, why
 from bench.gate.budget import Known
 from bench.gate.evidence import Evidence, of_base
-from bench.parts.paths import DATAPLANES
+from bench.parts.paths import DATAPLANES, answering
 from bench.parts.swaps import TECHNIQUES, measured
 from harness.pingpong import DIRECT, DIRECT_AGAIN, Route, rtts_us
 
@@ -66,14 +66,14 @@ def _swaps(names: set[str], trial: Trial, say: Say) -> dict[str, list[dict[str, 
 
 def _round_trips(paths: set[str], trial: Trial, say: Say) -> tuple[list[dict[str, list[float]]], dict[str, str]]:
     """The turns of every path in each round, and why a path is in none."""
-    routes, absent = _answering([DIRECT, DIRECT_AGAIN, *_routes(paths, trial)], trial.seed)
+    routes, absent = answering([DIRECT, DIRECT_AGAIN, *_routes(paths, trial)])
     say(f"{len(routes)} paths, {trial.seconds:.0f} s of round trips in {ROUNDS} rounds")
     rounds_us = []
     for number in range(ROUNDS):
         try:
             rounds_us.append(rtts_us(routes, seconds=trial.seconds / ROUNDS, seed=trial.seed + number))
-        except RuntimeError as error:
-            absent |= dict.fromkeys(paths, f"round {number + 1}: {error}")
+        except FAILURES as error:
+            absent |= dict.fromkeys(paths, f"round {number + 1}: {why(error)}")
     return rounds_us, absent
 
 
@@ -83,17 +83,3 @@ def _routes(paths: set[str], trial: Trial) -> list[Route]:
     if trial.base:
         routes += [replace(PATHS[name], name=of_base(name), product=trial.base) for name in sorted(paths)]
     return routes
-
-
-def _answering(routes: Sequence[Route], seed: int) -> tuple[list[Route], dict[str, str]]:
-    """The routes that carry an exchange, and what the others said instead, by name."""
-    up, absent = [], {}
-    for route in routes:
-        try:
-            rtts_us([route], seconds=0, seed=seed)
-            up.append(route)
-        except subprocess.CalledProcessError as error:
-            absent[route.name] = str(error.stderr).strip()
-        except RuntimeError as error:
-            absent[route.name] = str(error)
-    return up, absent

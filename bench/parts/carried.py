@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bench.parts.paths import DATAPLANES
+from bench.parts.paths import planes
 from bench.proxies import ProxyError, Running, started
 from harness.loads import NothingArrivesError, loading
 from harness.pingpong import DIRECT, Route, alive
@@ -36,9 +36,9 @@ class Carried:
 
 def routes(plan: Plan) -> list[Route]:
     """The paths of a plan: every dataplane, or the main ones if it is quick, and the proxies for UDP."""
-    planes = [route for route in DATAPLANES if route.name in QUICK or not plan.quick]
+    kernel = [route for route in planes(plan) if route.name in QUICK or not plan.quick]
     proxies = [one for one in plan.proxies if "udp" in one.protocols]
-    return [*planes, *(Route(proxy.name, front=partial(started, proxy)) for proxy in proxies)]
+    return [*kernel, *(Route(proxy.name, front=partial(started, proxy)) for proxy in proxies)]
 
 
 @contextmanager
@@ -52,10 +52,14 @@ def carried(route: Route) -> Iterator[Carried]:
                 yield Carried(load, proxy)
         except NothingArrivesError as error:
             if proxy is None:
-                raise
+                raise RuntimeError(f"{route.name}: {error}") from error
             raise ProxyError(f"{route.name} carries nothing: {proxy.last_lines()}") from error
+        except OSError as error:
+            if proxy is None or proxy.process.poll() is None:
+                raise
+            raise proxy.ended() from error  # /proc has lost it
         if proxy is not None and proxy.process.poll() is not None:
-            raise ProxyError(f"{route.name} ended with {proxy.process.returncode}: {proxy.last_lines()}")
+            raise proxy.ended()
 
 
 def _noted(front: Front, up: list[Running]) -> Front:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from bench.failures import FAILURES, why
 from bench.proxies import started
 from bench.step import Step
 from harness.histogram import Histogram
@@ -29,8 +30,10 @@ __all__ = [
     "Comparison",
     "Kind",
     "Summary",
+    "answering",
     "compare",
     "hops",
+    "planes",
     "steps",
     "summary",
 ]
@@ -53,6 +56,23 @@ DATAPLANES: Final = (
 )
 
 
+def planes(plan: Plan) -> list[Route]:
+    """The direct path, the dataplanes that this host has, and the direct path again."""
+    return [route for route in DATAPLANES if route.name not in plan.lacking]
+
+
+def answering(routes: Iterable[Route]) -> tuple[list[Route], dict[str, str]]:
+    """The routes that carry an exchange, and what the others said instead, by name. Needs root and the main thread."""
+    up, absent = [], {}
+    for route in routes:
+        try:
+            round_trips([route], seconds=0, seed=0)
+            up.append(route)
+        except FAILURES as error:
+            absent[route.name] = why(error)
+    return up, absent
+
+
 def hops(proxies: Iterable[Proxy], protocol: Literal["udp", "tcp"]) -> tuple[Route, ...]:
     """The routes through those of the proxies that carry the protocol."""
     return tuple(
@@ -72,16 +92,16 @@ class Kind:
     fresh: bool = False
     one_core: bool = False
 
-    def routes(self, proxies: Iterable[Proxy]) -> list[Route]:
-        """All dataplanes, and those of the proxies that this can be asked of."""
-        planes = [replace(route, protocol=self.protocol) for route in DATAPLANES]
+    def routes(self, plan: Plan) -> list[Route]:
+        """The plan's dataplanes, and those of its proxies that this can be asked of."""
+        kernel = [replace(route, protocol=self.protocol) for route in planes(plan)]
         if self.one_core:  # a proxy is a process with cores of its own choice: there is nothing fair to compare
-            return planes
-        found = hops(proxies, self.protocol)
+            return kernel
+        found = hops(plan.proxies, self.protocol)
         if self.fresh and self.protocol == "udp":
             # It listens anew after every new flow, and what comes meanwhile is refused.
             found = tuple(route for route in found if route.name != "socat")
-        return [*planes, *found]
+        return [*kernel, *found]
 
 
 KINDS: Final = (
@@ -103,13 +123,12 @@ def steps(plan: Plan) -> list[Step]:
         for kind in shuffle.sample(KINDS, len(KINDS)):
             about_s = kind.share * total_s / rounds
             seconds, seed = max(LEAST_S, about_s - SET_UP_S), shuffle.getrandbits(32)
-            measure = partial(_measured, kind, plan.proxies, seconds=seconds, seed=seed)
+            measure = partial(_measured, kind.routes(plan), kind, seconds=seconds, seed=seed)
             found.append(Step(PART, f"{kind.name}{ROUND}{number}", about_s, measure))
     return found
 
 
-def _measured(kind: Kind, proxies: Iterable[Proxy], *, seconds: float, seed: int) -> dict[str, Any]:
-    routes = kind.routes(proxies)
+def _measured(routes: Sequence[Route], kind: Kind, *, seconds: float, seed: int) -> dict[str, Any]:
     found = round_trips(routes, seconds=seconds, seed=seed, fresh=kind.fresh, one_core=kind.one_core)
     return {name: trips.to_json() for name, trips in found.items()}
 

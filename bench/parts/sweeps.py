@@ -6,13 +6,12 @@ Each step is one path at one value of what is swept, measured against the direct
 from __future__ import annotations
 
 import random
-import subprocess
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.parts.paths import DATAPLANES, compare, hops
-from bench.proxies import ProxyError
+from bench.failures import FAILURES, why
+from bench.parts.paths import compare, hops, planes
 from bench.step import Step
 from harness.commits import commits_ms
 from harness.expect import owed
@@ -91,7 +90,7 @@ def loss_point(scenario: Scenario) -> Point:
 
 def _flows(plan: Plan) -> Iterator[Step]:
     names = ("stateless nftables", "zones nftables", "zones iptables-nft", "classic iptables-nft")
-    for route in _named(DATAPLANES, names):
+    for route in _named(planes(plan), names):
         for x in FLOWS:
             # 100,000 flows take most of a second to open, and half of one to be counted by each `swapper swap`.
             about_s = TURNS_S + 1.8 + x / 100_000 * (5.5 if route.is_tracked else 2.5)
@@ -102,7 +101,7 @@ def _flows(plan: Plan) -> Iterator[Step]:
 
 
 def _ports(plan: Plan) -> Iterator[Step]:
-    for route in _named(DATAPLANES, ("stateless nftables", "zones nftables", "zones iptables-nft")):
+    for route in _named(planes(plan), ("stateless nftables", "zones nftables", "zones iptables-nft")):
         for x in PORTS:
             apply_s = x / 1_000 * (1.6 if route.engine == "iptables-nft" else 0.4)
             mapped = replace(route, ports=x)
@@ -111,7 +110,7 @@ def _ports(plan: Plan) -> Iterator[Step]:
 
 
 def _payloads(plan: Plan) -> Iterator[Step]:
-    routes = (*DATAPLANES, *hops(plan.proxies, "udp"))
+    routes = (*planes(plan), *hops(plan.proxies, "udp"))
     for route in _named(routes, ("stateless nftables", "zones nftables", "nginx", "envoy")):
         for x in PAYLOADS:
             yield _step("payload", x, route.name, TURNS_S + 0.6, partial(_asked, replace(route, payload=x), plan))
@@ -151,8 +150,6 @@ def _value(kind: str, x: float, path: str, measure: Callable[[], Point]) -> dict
     """One point as the results keep it; a path that cannot go so far is a finding, and says why."""
     try:
         point = measure()
-    except subprocess.CalledProcessError as error:
-        point = {"failed": (error.stderr or "").strip() or str(error)}
-    except (ProxyError, RuntimeError, subprocess.TimeoutExpired) as error:
-        point = {"failed": str(error)}
+    except FAILURES as error:
+        point = {"failed": why(error)}
     return {"kind": kind, "unit": UNITS[kind], "points": [{"path": path, "x": x, **point}]}

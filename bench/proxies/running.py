@@ -62,15 +62,16 @@ class Running(ABC):
 
         def is_up() -> bool:
             if self.process.poll() is not None:
-                raise ProxyError(f"{self.name} ended with {self.process.returncode}: {self.last_lines()}")
+                raise self.ended()
             return port in listening(self.process.pid, Protocol(protocol))
 
-        try:
-            if not until(is_up, within_s=within_s):
-                raise ProxyError(f"{self.name} does not listen on {protocol} {port}: {self.last_lines()}")
-        except ProxyError:
+        if not until(is_up, within_s=within_s):
             self.end()  # or it would take the port from the next one when it comes up after all
-            raise
+            raise ProxyError(f"{self.name} does not listen on {protocol} {port}: {self.last_lines()}")
+
+    def ended(self) -> ProxyError:
+        """What to raise once it has ended by itself."""
+        return ProxyError(f"{self.name} ended with {self.process.returncode}: {self.last_lines()}")
 
     def last_lines(self) -> str:
         """What it said last."""

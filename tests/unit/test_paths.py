@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -72,8 +73,18 @@ def test_the_steps_take_the_time_that_was_asked_for(plan: Plan, total_s: float) 
 
 def test_each_proxy_is_asked_for_what_it_carries() -> None:
     planes = {route.name for route in DATAPLANES}
-    asked = {name: {route.name for route in kind.routes(PROXIES)} - planes for name, kind in BY_NAME.items()}
+    asked = {
+        name: {route.name for route in kind.routes(Plan(proxies=PROXIES))} - planes for name, kind in BY_NAME.items()
+    }
     assert asked["two cores"] == {"nginx", "envoy", "docker-proxy", "socat"}
     assert asked["one core"] == set()
     assert asked["first datagram"] == {"nginx", "envoy", "docker-proxy"}
     assert asked["tcp connect"] == asked["tcp request"] == {"nginx", "docker-proxy", "socat", "haproxy"}
+
+
+def test_a_dataplane_that_this_host_lacks_is_left_out_and_nothing_else() -> None:
+    plan = Plan(proxies=PROXIES, lacking=frozenset({"zones iptables-legacy"}))
+    for kind in KINDS:
+        left_out = {route.name for route in kind.routes(replace(plan, lacking=frozenset()))}
+        left_out -= {route.name for route in kind.routes(plan)}
+        assert left_out == {"zones iptables-legacy"}

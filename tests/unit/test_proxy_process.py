@@ -43,7 +43,7 @@ def test_it_may_have_as_many_files_open_as_flows(tmp_path: Path) -> None:
 
 def test_one_that_does_not_come_up_is_ended_with_its_workers(tmp_path: Path) -> None:
     running = Asleep(tmp_path, "sleep 60 & echo $!; sleep 60")
-    with pytest.raises(ProxyError, match="asleep does not listen on udp 9: [0-9]+$") as caught:
+    with pytest.raises(ProxyError, match=r"asleep does not listen on udp 9: [0-9]+$") as caught:
         running.await_port("udp", 9, within_s=0.5)
     worker = int(str(caught.value).rpartition(" ")[2])
     assert running.process.returncode == -signal.SIGKILL
