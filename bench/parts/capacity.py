@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.parts.carried import carried, routes
-from bench.parts.search import FLOOR_PER_S, Effort, Try, found, next_rate, proof
+from bench.parts.search import Effort, Try, found, next_rate, proof
 from bench.step import Step
 from harness.pingpong import DIRECT
 
@@ -63,25 +63,16 @@ class Row:
     rate_per_s: int
     limited_by: str
     n: int
-    ratio: float | None  # to direct, None where either is 0 or missing
-    words: str
+    lowest_per_s: int  # that was tried
 
 
 def summary(values: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     """A row for each path, direct first and then the highest rate."""
-    direct = values.get(DIRECT.name, {}).get("rate_per_s", 0)
-    rows = [_row(name, value, direct) for name, value in values.items()]
+    rows = [_row(name, value) for name, value in values.items()]
     return sorted(rows, key=lambda row: (row.name != DIRECT.name, -row.rate_per_s))
 
 
-def _row(name: str, value: Mapping[str, Any], direct_per_s: int) -> Row:
-    rate, limited_by = value["rate_per_s"], value["limited_by"]
-    n = len(proof([Try(**one) for one in value["tries"]]))
-    ratio = rate / direct_per_s if rate and direct_per_s else None
-    return Row(name, rate, limited_by, n, ratio, _words(rate, limited_by))
-
-
-def _words(rate_per_s: int, limited_by: str) -> str:
-    if not rate_per_s:
-        return f"loses at every rate, {FLOOR_PER_S:,}/s included"
-    return f"at least {rate_per_s:,}/s, as fast as the sender could" if limited_by == "sender" else f"{rate_per_s:,}/s"
+def _row(name: str, value: Mapping[str, Any]) -> Row:
+    tries = [Try(**one) for one in value["tries"]]
+    lowest = min(one.rate_per_s for one in tries)
+    return Row(name, value["rate_per_s"], value["limited_by"], len(proof(tries)), lowest)

@@ -55,9 +55,9 @@ def carried(route: Route) -> Iterator[Carried]:
                 raise RuntimeError(f"{route.name}: {error}") from error
             raise ProxyError(f"{route.name} carries nothing: {proxy.last_lines()}") from error
         except OSError as error:
-            if proxy is None or proxy.process.poll() is None:
+            if proxy is None:
                 raise
-            raise proxy.ended() from error  # /proc has lost it
+            raise ProxyError(f"{route.name}: {error}: {proxy.last_lines()}") from error  # a worker that is gone, say
         if proxy is not None and proxy.process.poll() is not None:
             raise proxy.ended()
 

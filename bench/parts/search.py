@@ -79,7 +79,7 @@ def proof(tries: Sequence[Try]) -> list[Try]:
 
 
 def found(tries: Sequence[Try]) -> dict[str, Any]:
-    """What the tries come to, as JSON: a rate of 0 says that the path lost datagrams at every rate."""
+    """What the tries come to, as JSON: a rate of 0 says that the path lost at every rate tried."""
     proven = proof(tries)
     kept = _can_be_kept(proven)
     # Whatever disturbs a sender only takes away from what it reaches.

@@ -26,7 +26,7 @@ def section(found: Found) -> str:
 def highest(row: capacity.Row) -> str:
     """A path's capacity in words: where the sender gave up first, the path may carry more."""
     if not row.rate_per_s:
-        return "loses at every rate"
+        return f"loses down to {row.lowest_per_s:,}"
     return f"at least {row.rate_per_s:,}" if row.limited_by == "sender" else f"{row.rate_per_s:,}"
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from bench.parts import capacity, cost
 from bench.parts.search import FLOOR_PER_S, TOP_PER_S, Effort, Try, found, next_rate
+from bench.report.costing import highest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +64,14 @@ def test_a_path_that_loses_at_every_rate_carries_none_and_says_so() -> None:
     assert (result["rate_per_s"], result["limited_by"]) == (0, "loss")
     assert result["tries"][-1]["rate_per_s"] == FLOOR_PER_S
     (row,) = capacity.summary({"sieve": result})
-    assert (row.n, row.ratio, row.words) == (0, None, "loses at every rate, 1,000/s included")
+    assert (row.n, row.lowest_per_s) == (0, FLOOR_PER_S)
+
+
+def test_a_search_that_ends_early_claims_nothing_of_rates_that_it_did_not_try() -> None:
+    result = search(lambda rate: Try(rate, rate, 1, rate, rate), capacity.QUICK)
+    (row,) = capacity.summary({"bursts": result})
+    assert row.lowest_per_s == result["tries"][-1]["rate_per_s"] > FLOOR_PER_S
+    assert highest(row) == f"loses down to {row.lowest_per_s:,}"
 
 
 def test_a_rate_that_is_not_confirmed_is_not_found() -> None:
@@ -93,9 +101,8 @@ def test_the_summary_of_capacity_has_direct_first_and_then_the_fastest() -> None
     }
     rows = capacity.summary(values)
     assert [(row.name, row.n) for row in rows] == [("direct", 3), ("quick", 3), ("slow", 3)]
-    assert rows[1].ratio == 0.5
-    assert rows[1].words == "at least 100,000/s, as fast as the sender could"
-    assert rows[2].words == f"{rows[2].rate_per_s:,}/s"
+    assert highest(rows[1]) == "at least 100,000"
+    assert highest(rows[2]) == f"{rows[2].rate_per_s:,}"
 
 
 def test_the_summary_of_cost_compares_with_direct_in_the_same_round() -> None:
