@@ -69,7 +69,8 @@ def _capacities(found: list[capacity.Row]) -> str:
     rows = [Row(row.name, (str(row.n), highest(row)), _capacity_picture(row, axis)) for row in found]
     caption = (
         "The highest rate at which every datagram of n tries arrived, found by halving; “at least” where the sender "
-        "could not keep a higher rate, so that the path may carry more."
+        "could not keep a higher rate, so that the path may carry more. The sender and the receiver work on cores of "
+        "the same host: a proxy has to share them where there are but two."
     )
     head, pictured = ("path", "n", "a second"), "datagrams a second"
     return (
