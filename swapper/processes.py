@@ -40,7 +40,7 @@ class Processes:
         self.records = Records(folder / "backends")
         self.log_folder = folder / "logs"
         self.say = say
-        self._children: set[int] = set()
+        self._children: dict[int, str] = {}  # how each ended, "" while it runs: the kernel tells that once
 
     def find(self, port_set: PortSet) -> Backend | None:
         """What there is on a set, running or dead."""
@@ -62,7 +62,7 @@ class Processes:
             self._become(launch, go_read, said_write)
         os.close(said_write)
         os.close(go_read)
-        self._children.add(child)
+        self._children[child] = ""
         with open(said_read, "rb", buffering=0) as said, open(go_write, "wb", buffering=0) as go:  # noqa: PTH123 - pipes
             if said.read(1) == GO:  # it is on record
                 go.write(GO)
@@ -155,15 +155,12 @@ class Processes:
 
     def _reap(self, pid: int) -> str:
         """How a child of this very command ended; "" for one that is not, or that still runs."""
-        if pid not in self._children:
-            return ""
-        with contextlib.suppress(ChildProcessError):
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                self._children.discard(pid)
-                code = os.waitstatus_to_exitcode(status)
-                return f"ended with exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
-        return ""
+        if self._children.get(pid) == "":
+            with contextlib.suppress(ChildProcessError):
+                done, status = os.waitpid(pid, os.WNOHANG)
+                if done:
+                    self._children[pid] = _ended(os.waitstatus_to_exitcode(status))
+        return self._children.get(pid, "")
 
     def _become(self, launch: Launch, go: int, said: int) -> NoReturn:
         """In the child: on record, then the program. Never returns."""
@@ -198,3 +195,7 @@ class Processes:
 
     def _log(self, port_set: PortSet, tag: str) -> Path:
         return self.log_folder / f"{port_set}-{tag}.log"
+
+
+def _ended(code: int) -> str:
+    return f"ended with exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
