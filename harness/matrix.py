@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.calibrate import pace
 from harness.expect import CONTROLS, has_faults
+from harness.pace import slowed
 from harness.scenario import Record, Scenario, run
 
 if TYPE_CHECKING:
@@ -147,13 +149,14 @@ def soak() -> list[Scenario]:
 def play(
     scenarios: Sequence[Scenario], *, keep: Path | None = None, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[Outcome]:
-    """Run scenarios one after the other.
+    """Run scenarios one after the other, slowed to the pace of this machine.
 
     A run that proves nothing because its sender was late is made again, up to three times; one that lost a datagram
     never is, unless it is a control, which has to lose.
     """
-    for number, scenario in enumerate(scenarios, start=1):
-        say(f"[{number}/{len(scenarios)}] {scenario.name}")
+    for number, asked in enumerate(scenarios, start=1):
+        scenario = slowed(asked, pace())
+        say(f"[{number}/{len(scenarios)}] {scenario.name}" + ("" if scenario == asked else _slower(scenario)))
         for attempt in range(1, TRIES + 1):
             record = run(scenario, keep=keep, say=say)
             late = record.ledger is not None and record.ledger.late_p99_us > LATE_US
@@ -164,6 +167,10 @@ def play(
                 break
             say(f"  the sender was late ({record.why}); once more")
         yield Outcome(scenario, record, attempt)
+
+
+def _slower(scenario: Scenario) -> str:
+    return f", as slow as this machine: {scenario.rate_per_s}/s for {scenario.seconds:.1f} s"
 
 
 def verdict(outcomes: Sequence[Outcome]) -> Verdict:
