@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Pace", "slowed"]
 
-BUSY: Final = 0.5  # of all processors, for datagrams alone: rules and the swap itself need some too
-SWAP_COMMANDS: Final = 2.0  # a swap does more than a command that only starts
-RELAUNCH_COMMANDS: Final = 1.0  # a backend starts as fast as a command
+BUSY: Final = 0.25  # of all processors, for datagrams alone: the swap's own command needs most of one
+SWAP_COMMANDS: Final = 2.5  # a swap does more than a command that only starts, and beside the streams
+RELAUNCH_COMMANDS: Final = 0.5  # a backend loads less than a command
 MARGIN_S: Final = 0.1
 
 
@@ -25,7 +25,7 @@ class Pace:
     """What one machine takes for what scenarios are made of."""
 
     command_s: float  # for the `swapper` command, from start to end
-    exchange_s: float  # of a processor, for one datagram there and back with both its ends
+    exchange_s: float  # for one datagram to another process and back
     cpus: int
 
 
