@@ -16,6 +16,7 @@ __all__ = ["Pace", "slowed"]
 
 BUSY: Final = 0.25  # of all processors, for datagrams alone: the swap's own command needs most of one
 SWAP_COMMANDS: Final = 2.5  # a swap does more than a command that only starts, and beside the streams
+LEGACY: Final = 1.5  # of that for iptables-legacy, which commits in a child
 RELAUNCH_COMMANDS: Final = 0.5  # a backend loads less than a command
 MARGIN_S: Final = 0.1
 
@@ -57,6 +58,10 @@ def _longer(scenario: Scenario, pace: Pace) -> float:
     """By which factor the time between two swaps is too short for a swap and what follows it."""
     if scenario.storm_swaps or not scenario.swaps:
         return 1.0
-    commands = SWAP_COMMANDS + (RELAUNCH_COMMANDS if scenario.swaps > 1 else 0)
-    needed_s = commands * pace.command_s + scenario.stop_old_after_s + MARGIN_S
+    commands = SWAP_COMMANDS * (LEGACY if scenario.engine == "iptables-legacy" else 1)
+    if scenario.swaps > 1:
+        commands += RELAUNCH_COMMANDS
+    # A swap waits for twice the receiver's pause, which grows as datagrams get rarer.
+    paused_s = 2 * scenario.pause_ms / 1000 * max(0.0, _rarer(scenario, pace) - 1)
+    needed_s = paused_s + commands * pace.command_s + scenario.stop_old_after_s + MARGIN_S
     return needed_s * (scenario.swaps + 1) / scenario.seconds
