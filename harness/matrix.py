@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.calibrate import pace
 from harness.expect import CONTROLS, has_faults
+from harness.pace import slowed
 from harness.scenario import Record, Scenario, run
 
 if TYPE_CHECKING:
@@ -150,9 +152,10 @@ def soak() -> list[Scenario]:
 def play(
     scenarios: Sequence[Scenario], *, keep: Path | None = None, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[Outcome]:
-    """Run scenarios one after the other, each as `settled` does."""
-    for number, scenario in enumerate(scenarios, start=1):
-        say(f"[{number}/{len(scenarios)}] {scenario.name}")
+    """Run scenarios one after the other, slowed to the pace of this machine, each as `settled` does."""
+    for number, asked in enumerate(scenarios, start=1):
+        scenario = slowed(asked, pace())
+        say(f"[{number}/{len(scenarios)}] {scenario.name}" + ("" if scenario == asked else _slower(scenario)))
         yield settled(scenario, keep=keep, say=say)
 
 
@@ -179,6 +182,10 @@ def settled(
         say(f"  the sender was late ({record.why}); once more, for longer")
         scenario = replace(scenario, seconds=scenario.seconds + LONGER_S)
     return Outcome(scenario, record, attempt)
+
+
+def _slower(scenario: Scenario) -> str:
+    return f", as slow as this machine: {scenario.rate_per_s}/s for {scenario.seconds:.1f} s"
 
 
 def verdict(outcomes: Sequence[Outcome]) -> Verdict:

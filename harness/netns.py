@@ -89,7 +89,7 @@ class Namespace:
         """Start a program here; it dies with this process. `options` are Popen's."""
         return subprocess.Popen([*self._enter(), *argv], **options)
 
-    def spawn(self, role: str, spec: Mapping[str, Any], *, ready_within_s: float = 10) -> Worker:
+    def spawn(self, role: str, spec: Mapping[str, Any], *, ready_within_s: float = 60) -> Worker:
         """Start a harness worker here and wait until it is ready; WorkerError if it is not."""
         return Worker.start(self._enter(), role, spec, where=self.name, ready_within_s=ready_within_s)
 

@@ -120,6 +120,6 @@ def _starter(role: str) -> Iterator[Start]:
     with ExitStack() as stack:
 
         def start(net: Net, node: str, spec: dict[str, Any]) -> Worker:
-            return stack.enter_context(net[node].spawn(role, spec, ready_within_s=30))
+            return stack.enter_context(net[node].spawn(role, spec))
 
         yield start

@@ -137,7 +137,7 @@ class Stage:
         path = self.folder / f"{port_set}-{len(self.backend_logs)}"
         node = self._node(port_set)
         spec = specs.backend(self.scenario, self.topology, port_set, run=self.run_id, log=path)
-        self.backends[port_set] = stack.enter_context(self.net[node].spawn("backend", spec, ready_within_s=30))
+        self.backends[port_set] = stack.enter_context(self.net[node].spawn("backend", spec))
         self.backend_logs.append((port_set, path))
 
     def retire(self, port_set: str) -> None:
@@ -195,7 +195,7 @@ class Stage:
                 "linger_ms": LINGER_MS,
                 "streams": streams,
             }
-            workers[node] = stack.enter_context(self.net[node].spawn("client", spec, ready_within_s=60))
+            workers[node] = stack.enter_context(self.net[node].spawn("client", spec))
         return workers
 
     def _tcp_clients(self, stack: ExitStack) -> list[Worker]:
@@ -206,7 +206,6 @@ class Stage:
                 self.net[self.topology.node_of(side)].spawn(
                     "tcp",
                     specs.tcp_client(self.scenario, self.topology, side, family, run=self.run_id),
-                    ready_within_s=30,
                 )
             )
             for side in self.scenario.sides

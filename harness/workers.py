@@ -85,7 +85,7 @@ class Worker:
         """Have the worker read nothing for `duration_ms`; its socket buffers fill meanwhile."""
         self.tell(f"pause {duration_ms}")
 
-    def stop(self, *, timeout_s: float = 10) -> dict[str, Any]:
+    def stop(self, *, timeout_s: float = 60) -> dict[str, Any]:
         """End it in good order; its final report. WorkerError if there is none in time."""
         self.tell("stop")
         return self.result(timeout_s=timeout_s)
@@ -95,7 +95,7 @@ class Worker:
         report = self.read(timeout_s=timeout_s)
         _pipe(self.process.stdin).close()
         try:
-            self.process.wait(timeout=5)
+            self.process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             self.kill()
             raise WorkerError(f"{self.role} in {self.where} reported but did not end") from None

@@ -54,7 +54,7 @@ def account_for(
     serving = net["host"].spawn("backend", backend)
     common = {"run": 9, "capacity": 100_000, "linger_ms": 300}
     clients = [
-        net[node].spawn("client", {**common, "log": str(logs / node), "streams": specs}, ready_within_s=30)
+        net[node].spawn("client", {**common, "log": str(logs / node), "streams": specs})
         for node, specs in streams.items()
     ]
     t0_ns = time.time_ns() + 50_000_000

@@ -24,6 +24,7 @@ COMMON_MAPS = """\
   map tcp_target { typeof tcp dport : tcp dport; }
   map tcp_target4 { typeof tcp dport : ip daddr . tcp dport; }
   map tcp_target6 { typeof tcp dport : ip6 daddr . tcp dport; }
+  set served { typeof udp dport; }
   set closed { typeof meta l4proto . th dport; }
   set closed4 { typeof ip daddr . meta l4proto . th dport; }
   set closed6 { typeof ip6 daddr . meta l4proto . th dport; }
@@ -58,8 +59,9 @@ L4PROTO = {Protocol.UDP: 17, Protocol.TCP: 6}
 
 
 def fixed_elements(service: Service) -> set[Element]:
-    """What a service needs whichever set is active: its closed ports and its bridged backends."""
-    elements: set[Element] = set()
+    """What a service needs whichever set is active: its public ports, its closed ones and its bridged backends."""
+    # A set beside the maps that have the same keys: Linux before 6.5 takes no map for a set (nft_lookup_init).
+    elements = {Element("served", str(port.public)) for port in service.of(Protocol.UDP)}
     for port in service.ports:
         number = L4PROTO[port.protocol]
         for target in (port.blue, port.green):

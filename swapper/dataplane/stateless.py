@@ -51,7 +51,7 @@ BODY = f"""\
   chain output {{
     type filter hook output priority raw; policy accept;
     udp sport vmap @reply_of
-    udp dport @internal goto request_forgetting_probes
+    udp dport @served goto request_forgetting_probes
     udp dport @probed fib daddr type local jump note_probe
   }}
   chain request {{

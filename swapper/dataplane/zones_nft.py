@@ -52,14 +52,14 @@ BODY = f"""\
   chain prerouting {{
     type filter hook prerouting priority raw; policy accept;
     iif lo accept
-    udp dport @zone_of fib daddr type local goto to_public
+    udp dport @served fib daddr type local goto to_public
 {PROTECT_RULES}
 {BRIDGED_REPLIES}
   }}
   chain output {{
     type filter hook output priority raw; policy accept;
     ct zone set udp sport map @zone_of_reply accept
-    udp dport @zone_of fib daddr type local goto clients
+    udp dport @served fib daddr type local goto clients
   }}
   chain to_public {{
 {BRIDGED_REPLIES}

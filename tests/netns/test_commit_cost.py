@@ -125,7 +125,11 @@ def _other_service(number: int) -> str:
         f'add element inet {TABLE} {where} {{ {key} comment "{name}" : {value} }}\n'
         for where, (key, value) in elements.items()
     )
-    return text + f'add element inet {TABLE} closed {{ udp . {green} comment "{name}" }}\n'
+    return (
+        text
+        + f'add element inet {TABLE} served {{ {public} comment "{name}" }}\n'
+        + f'add element inet {TABLE} closed {{ udp . {green} comment "{name}" }}\n'
+    )
 
 
 def test_starting_a_drain_of_ten_thousand_flows_takes_less_than_a_second(zones: ZonesNft) -> None:

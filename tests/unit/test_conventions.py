@@ -36,6 +36,7 @@ PURE = (
     "harness/expect.py",
     "harness/histogram.py",
     "harness/others.py",
+    "harness/pace.py",
     "harness/specs.py",
     "harness/wire.py",
     "harness/topology.py",

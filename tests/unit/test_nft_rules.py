@@ -1,0 +1,20 @@
+"""The nftables rules ask for nothing that the kernels of supported systems cannot do."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from swapper.dataplane import stateless, zones_nft
+
+RULES = {"zones": zones_nft.BODY, "stateless": stateless.BODY + stateless.NAT_CHAINS}
+
+
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_no_map_is_used_as_a_set(rules: str) -> None:
+    """Linux before 6.5 refuses the whole table: Debian 12 has 6.1."""
+    maps = set(re.findall(r"^ *map (\w+)", rules, re.MULTILINE))
+    matched = set(re.findall(r"(?<!map )@(\w+)", rules))
+    assert maps
+    assert not maps & matched

@@ -1,0 +1,78 @@
+"""What of the virtual machine can be told without one: the files parse, agree with each other and with `dev`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+VAGRANT = ROOT / "vagrant"
+VAGRANTFILES = (VAGRANT / "Vagrantfile", VAGRANT / "stand-in/Vagrantfile")
+SCRIPTS = sorted(path for path in VAGRANT.rglob("*") if path.is_file() and path.read_bytes().startswith(b"#!/bin/sh\n"))
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(VAGRANT))
+
+
+def says(*argv: str | Path) -> str:
+    """What a command prints; it has to succeed."""
+    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def assigned(script: str, variable: str) -> str:
+    """The value that a script of vagrant/ gives to a variable."""
+    found = re.search(rf"^{variable}=(\S+)", (VAGRANT / script).read_text(), re.MULTILINE)
+    assert found
+    return found[1]
+
+
+if shutil.which("ruby"):  # not among what `dev` installs
+
+    @pytest.mark.parametrize("path", VAGRANTFILES, ids=name)
+    def test_vagrantfiles_are_ruby(path: Path) -> None:
+        assert says("ruby", "-c", path) == "Syntax OK\n"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=name)
+def test_scripts_are_shell_and_can_be_run(path: Path) -> None:
+    says("sh", "-n", path)
+    assert os.access(path, os.X_OK)
+
+
+if shutil.which("shellcheck"):  # nor is this
+
+    @pytest.mark.parametrize("path", [*SCRIPTS, ROOT / "dev"], ids=lambda path: path.name)
+    def test_shellcheck_finds_nothing(path: Path) -> None:
+        assert says("shellcheck", path) == ""
+
+
+def test_the_machine_is_provisioned_by_the_install_step_of_dev() -> None:
+    shell = re.search(r"inline: <<~SHELL\n(.*?)\n *SHELL", VAGRANTFILES[0].read_text(), re.DOTALL)
+    assert shell
+    assert "./dev install" in shell[1]
+    assert not re.search(r"apt|pip|venv", shell[1])
+
+
+def test_what_is_made_here_never_reaches_the_machine() -> None:
+    listed = re.search(r"NOT_SYNCED = %w\[(.*?)\]", VAGRANTFILES[0].read_text(), re.DOTALL)
+    assert listed
+    assert set(listed[1].split()) >= {"/.git/", "/.venv/", "/.tools/", "/results/"}
+
+
+def test_the_stand_in_stands_in_for_a_box_that_users_get() -> None:
+    assert f'libvirt: "{assigned("prove", "NAME")}"' in VAGRANTFILES[0].read_text()
+
+
+@pytest.mark.parametrize("kind", ["packages", "daemons"])
+def test_dev_lists_the_packages_that_a_box_has_to_bring(kind: str) -> None:
+    listed = says(ROOT / "dev", kind).split()
+    assert listed
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", package) for package in listed)
