@@ -60,7 +60,7 @@ L4PROTO = {Protocol.UDP: 17, Protocol.TCP: 6}
 
 def fixed_elements(service: Service) -> set[Element]:
     """What a service needs whichever set is active: its public ports, its closed ones and its bridged backends."""
-    # A set beside the maps that have the same keys: Linux before 6.5 takes no map for a set (nft_lookup_init).
+    # A set beside the maps that have the same keys: Linux 6.1, Debian 12's, takes no map for a set (nft_lookup_init).
     elements = {Element("served", str(port.public)) for port in service.of(Protocol.UDP)}
     for port in service.ports:
         number = L4PROTO[port.protocol]

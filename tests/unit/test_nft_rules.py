@@ -13,7 +13,7 @@ RULES = {"zones": zones_nft.BODY, "stateless": stateless.BODY + stateless.NAT_CH
 
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
 def test_no_map_is_used_as_a_set(rules: str) -> None:
-    """Linux before 6.5 refuses the whole table: Debian 12 has 6.1."""
+    """Linux 6.1, which is Debian 12's, refuses the whole table."""
     maps = set(re.findall(r"^ *map (\w+)", rules, re.MULTILINE))
     matched = set(re.findall(r"(?<!map )@(\w+)", rules))
     assert maps
