@@ -21,7 +21,7 @@ BENCH = Path(sys.executable).with_name("swapper-bench")
 PRODUCT = Path(str(swapper.__file__)).parent
 ZONES = "dataplane/zones_nft.py"
 LOSE_NOTHING = "zones on nftables lose nothing"
-ADMITTED = "    iif lo accept\n    udp dport @zone_of fib daddr type local goto to_public\n"
+ADMITTED = "    iif lo accept\n    udp dport @served fib daddr type local goto to_public\n"
 CLOSED = "{PROTECT_RULES}\n"
 
 

@@ -6,6 +6,7 @@ import ast
 import io
 import re
 import tokenize
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,10 @@ def test_every_ignore_carries_its_code_and_its_reason(path: Path) -> None:
             if rest is None or not re.search(r"[a-z]{3}", rest[1]):
                 bare.append(f"line {token.start[0]}: {token.string}")
     assert bare == []
+
+
+def test_dev_runs_every_folder_of_tests_once() -> None:
+    lists = re.findall(r'^(?:SIDE_BY_SIDE|ALONE)="(.*)"$', (ROOT / "dev").read_text(), re.MULTILINE)
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        paths = tomllib.load(file)["tool"]["pytest"]["ini_options"]["testpaths"]
+    assert sorted(" ".join(lists).split()) == sorted(paths)
