@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.proxies import Proxy
 
-__all__ = ["Plan", "Step"]
+__all__ = ["ROUND", "Plan", "Step"]
+
+ROUND: Final = ", round "  # between what a step measures and the number of its round
 
 
 @dataclass(frozen=True, slots=True)

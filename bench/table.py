@@ -6,8 +6,10 @@ from operator import itemgetter
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
+from bench.noise import COMPARED
 from bench.parts.paths import summary as round_trips
-from bench.report.summaries import LOST, faulty
+from bench.report.summaries import faulty
+from harness.ledger import LOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,7 +57,7 @@ def _swap(technique: str, runs: list[Any]) -> str:
 def _paths(kinds: Mapping[str, list[Summary]]) -> Iterator[str]:
     """By route; each figure is a ratio to the direct path of the same kind but for the two times."""
     by_name = {kind: {one.name: one for one in found} for kind, found in kinds.items()}
-    both = by_name.get("two cores", {})
+    both = by_name.get(COMPARED, {})
     yield ""
     yield f"{'round trip':<24}{'p50, us':>9}{'p99, us':>9}{'/ direct':>10}   {'95 %':<14}" + "".join(
         f"{kind:>16}" for kind in BESIDE

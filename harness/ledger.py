@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
+    "LOST",
     "BackendLog",
     "ImpossibleCountError",
     "Ledger",
@@ -40,6 +41,7 @@ FATES: Final = (
     "receiver_dropped",
     "not_sent",
 )
+LOST: Final = tuple(fate for fate in FATES if not fate.startswith("answered") and fate != "not_sent")
 (
     ANSWERED_BLUE,
     ANSWERED_GREEN,

@@ -6,9 +6,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench.report.summaries import LOST
 from harness.histogram import Histogram
-from harness.ledger import ANSWERED_BLUE, ANSWERED_GREEN, LOST_DOWN
+from harness.ledger import ANSWERED_BLUE, ANSWERED_GREEN, LOST, LOST_DOWN
 
 __all__ = ["BROKEN", "LOSSES", "RATIOS", "ROUNDS", "document", "swap", "trips"]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bench import results
 from bench.gate.budget import BASE
 from bench.noise import COMPARED
+from bench.step import ROUND
 from harness.ledger import FATES
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _of(document: Mapping[str, Any]) -> Evidence:
         for name, step in measured.get("rtt", {}).items()
         if name.startswith(COMPARED)
     ]
-    absent = {step.partition("/")[2].rpartition(", round ")[0]: why for step, why in failed.items()}
+    absent = {step.partition("/")[2].rpartition(ROUND)[0]: why for step, why in failed.items()}
     noise = document["noise"]["why"] if document["noise"]["busy"] else ""
     return Evidence(swaps, rounds_us, {**document["missing"], **absent}, noise)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from bench.gate.budget import BASE
 from bench.gate.evidence import of_base
 from bench.parts.paths import compare
-from harness.ledger import FATES
+from harness.ledger import LOST
 from harness.pingpong import DIRECT, DIRECT_AGAIN
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ Verdict = Literal["pass", "fail", "inconclusive"]
 
 SEED: Final = 1  # of the bootstrap: the same evidence gives the same interval
 ALIKE: Final = 0.01
-LOST: Final = tuple(fate for fate in FATES if not fate.startswith("answered") and fate != "not_sent")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bench.parts.carried import carried, routes
 from bench.parts.usage import cpu_ns, kernel_ns, memory_mib
 from bench.proxies import ProxyError
-from bench.step import Step
+from bench.step import ROUND, Step
 from harness.pingpong import DIRECT
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ RATE_PER_S: Final = 10_000
 SECONDS: Final = 2.0
 ROUNDS: Final = 5  # at most: the medians of more differ no less
 AROUND_S: Final = 1.0  # hosts and workers
-ROUND_OF: Final = re.compile(r"(.+), round (\d+)")
+ROUND_OF: Final = re.compile(rf"(.+){ROUND}(\d+)")
 
 
 def steps(plan: Plan) -> list[Step]:
@@ -45,7 +45,7 @@ def steps(plan: Plan) -> list[Step]:
         order = routes(plan)
         shuffle.shuffle(order)
         found += [
-            Step(PART, f"{route.name}, round {number}", SECONDS + AROUND_S, partial(measured, route)) for route in order
+            Step(PART, f"{route.name}{ROUND}{number}", SECONDS + AROUND_S, partial(measured, route)) for route in order
         ]
     return found
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.failures import FAILURES, why
 from bench.proxies import started
-from bench.step import Step
+from bench.step import ROUND, Step
 from harness.histogram import Histogram
 from harness.pingpong import DIRECT, DIRECT_AGAIN, Route, round_trips
 
@@ -44,7 +44,6 @@ QUICK_S: Final = 45.0
 ROUND_S: Final = 20.0  # at least: a shorter round would mostly set up hosts
 SET_UP_S: Final = 2.0  # about, for the hosts and proxies of one step
 LEAST_S: Final = 0.5
-ROUND: Final = ", round "
 DATAPLANES: Final = (
     DIRECT,
     Route("stateless nftables", "stateless", "nftables"),

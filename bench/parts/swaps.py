@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bench.proxies import PROXIES, Proxy, started
-from bench.step import Step
+from bench.step import ROUND, Step
 from harness.matrix import PLANES, SECONDS, settled
 from harness.scenario import Scenario
 from harness.specs import INTERNAL, PUBLIC, TCP_INTERNAL, TCP_PUBLIC
@@ -89,7 +89,7 @@ def steps(plan: Plan) -> list[Step]:
         found += [
             Step(
                 PART,
-                f"{one.name}, round {number}",
+                f"{one.name}{ROUND}{number}",
                 one.scenario.seconds + AROUND_S,
                 partial(measured, one, timeline=number == 1),
             )

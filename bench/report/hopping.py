@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from bench.noise import COMPARED
 from bench.report.axis import Axis, linear, logarithmic
 from bench.report.drawing import interval, ridge, scale, strip
 from bench.report.tables import Row, table
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
     from bench.report.summaries import Found, Hop
     from harness.histogram import Histogram
 
-__all__ = ["COMPARED", "KINDS", "Kind", "glance", "section"]
+__all__ = ["KINDS", "Kind", "glance", "section"]
 
-COMPARED: Final = "two cores"  # as client and backend are on two machines
 MARKED: Final = (0.5, 0.99, 0.999)
 COLUMNS: Final = 200  # of a distribution's curve
 WITHOUT: Final = 0.0005  # of all exchanges at either end: outside the axis of distributions

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.noise import COMPARED
 from bench.report import about
 from bench.report.costing import highest
-from bench.report.hopping import COMPARED
 from bench.report.summaries import Found
 from bench.report.words import interval, lost_of, rounded, span
 from harness.pingpong import DIRECT

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from statistics import mean
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from bench.parts import capacity, cost, paths
 from bench.parts.series import Series, series
+from bench.step import ROUND
 from harness.histogram import Histogram
+from harness.ledger import LOST
 from harness.pingpong import DIRECT
 
 if TYPE_CHECKING:
@@ -17,10 +19,8 @@ if TYPE_CHECKING:
 
     from bench.parts.paths import Summary
 
-__all__ = ["LOST", "Found", "Hop", "Swaps", "faulty"]
+__all__ = ["Found", "Hop", "Swaps", "faulty"]
 
-LOST: Final = ("lost_up", "lost_down", "misaddressed", "misdelivered", "corrupted", "receiver_dropped")
-ROUND: Final = ", round "
 Measured = dict[str, Any]
 
 
