@@ -70,7 +70,7 @@ class Site:
             yield
 
     def serving(self) -> PortSet | None:
-        """The set that traffic goes to, made whole; None before the first deployment.
+        """The set that traffic goes to, made whole, and `current` with it; None before the first deployment.
 
         Raises SwapperError when kernel and state name different sets: which one is right only the operator knows.
         """
@@ -82,12 +82,15 @@ class Site:
                 f"{name}: the kernel carries {kernel}, the state says {meant}; run: swapper apply {name} (follows the "
                 f"state), or: swapper swap {name} --to {kernel} (keeps traffic where it is)"
             )
-        if kernel is None and meant is None:
+        active = kernel or meant
+        if active is None:
             return None
         if not report.in_sync:
             self.say(f"{self.service.name}: repairing first: {'; '.join(report.kernel.faults) or 'no state'}")
             self.host.apply_locked(self.service)
-        return kernel or meant
+        if self.tag_on(active) not in ("", self._current_tag()):  # a command died after it had moved traffic
+            self.activate(self.tag_on(active))
+        return active
 
     def traffic(self) -> PortSet | None:
         """The set that traffic goes to after a crash: the kernel where it is whole, and the state is made to agree."""
@@ -116,8 +119,7 @@ class Site:
 
     def serving_tag(self, port_set: PortSet) -> str:
         """The release that serves, or should, on a set; "" before the first one."""
-        current = self.releases.current()
-        return self.tag_on(port_set) or (current.tag if current else "")
+        return self.tag_on(port_set) or self._current_tag()
 
     def older_than(self, tag: str) -> str:
         """The release that was fetched before `tag`; "" when there is none."""
@@ -192,6 +194,10 @@ class Site:
                 "SWAPPER_PORT": str(endpoint.port),
             },
         )
+
+    def _current_tag(self) -> str:
+        current = self.releases.current()
+        return current.tag if current else ""
 
     def _not_listening(self, port_set: PortSet) -> str:
         pid = self.namespace_pid(port_set)

@@ -182,6 +182,18 @@ def test_killed_at_any_moment_a_deployment_can_be_finished_or_undone(killed: Kil
     assert faults(account) == {}
 
 
+def test_killed_between_moving_back_and_saying_so_current_names_who_serves(killed: Killed) -> None:
+    """What a kill leaves between the swap and the link: no hook and no journal tells of that moment."""
+    town = killed.town
+    town.build("bad")
+    killed.at_hook("before_health", "deploy", "game", "bad")
+    current = town.state / "services/game/current"
+    current.unlink()
+    current.symlink_to("releases/bad")
+    killed.settles()
+    assert current.readlink().name == "good"
+
+
 def test_a_deployment_killed_twice_is_still_settled(killed: Killed) -> None:
     town = killed.town
     town.build("v2", service_ms=20)
