@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
+import statistics
 import subprocess
+import sys
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
@@ -22,6 +26,9 @@ MEASURED = logging.getLogger("measured")  # shown by --log-cli-level=INFO
 LONELY = Topology("lonely", (Node("host"),), ())
 REAL = [(name, engine) for name, engines in ENGINES.items() for engine in engines]
 IDS = [f"{name}-{engine}" for name, engine in REAL]
+# The interpreter and the libraries that no command can do without; what they take where README's figures were measured.
+BARE = (sys.executable, "-c", "import click, ctypes, dataclasses, ipaddress, json, pathlib, socket, tomllib")
+BARE_MS = 50.0
 FLAVOURS = ("iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy")
 
 HOST_PORTS = (
@@ -35,6 +42,18 @@ BRIDGED_PORTS = (
     PortMap(Protocol.UDP, 1020, Target(1021, BLUE_BEHIND), Target(1021, GREEN_BEHIND)),
     PortMap(Protocol.TCP, 8090, Target(8091, BLUE_BEHIND), Target(8091, GREEN_BEHIND)),
 )
+
+
+@functools.cache
+def slowness() -> float:
+    """By which factor this machine is slower than that of README's figures; 1 where it is not."""
+    return max(1.0, statistics.median(_bare_ms() for _ in range(9)) / BARE_MS)
+
+
+def _bare_ms() -> float:
+    began = time.monotonic()
+    subprocess.run(BARE, check=True)
+    return (time.monotonic() - began) * 1e3
 
 
 def game(name: DataplaneName, engine: Engine) -> Service:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from harness.netns import Net
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.bench
 
 PLANES = [f"{name} {engine}" for name, engines in ENGINES.items() for engine in engines]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.deploys
 
 
 def script(town: Deployed, name: str, text: str) -> Path:

@@ -221,7 +221,7 @@ def connected(example: Example, node: str, address: str, port: int) -> socket.so
 CLIENTS = (("outside", HOST), ("outside", "2001:db8:1::1"), ("host", HOST), ("host", "127.0.0.1"), ("host", "::1"))
 
 
-@pytest.mark.netns
+@pytest.mark.deploys
 def test_players_of_the_game_server_lose_no_input_across_deployments() -> None:
     folder = EXAMPLES / "game-server"
     with placed((folder / "swapper.toml").read_text()) as example:
@@ -256,7 +256,7 @@ def version(answer: bytes, number: int) -> str:
     return answer.rpartition(bytes.fromhex("c00c00100001"))[2][7:].decode()
 
 
-@pytest.mark.netns
+@pytest.mark.deploys
 @pytest.mark.skipif(not shutil.which("dnsmasq"), reason="dnsmasq is missing; bring it with: apt install dnsmasq-base")
 def test_the_dns_server_answers_every_query_across_deployments() -> None:
     folder = EXAMPLES / "dns"
@@ -351,7 +351,7 @@ path = "/index.html"
 
 
 @has_nginx
-@pytest.mark.netns
+@pytest.mark.deploys
 def test_nginx_in_front_serves_every_request_across_deployments() -> None:
     with placed(WEB) as example, ExitStack() as undo:
         page = example.folder / "index.html"

@@ -18,7 +18,7 @@ from tests.deploy.deployed import SWAPPER, Deployed, Load, faults, wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.deploys
 
 SETTLE_S = 0.5
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from harness.netns import Net
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.deploys
 
 TABLES = """
 [services.game.webhook]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.docker.engines import Engine
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.deploys
 
 
 @pytest.mark.parametrize("kind", [Contained, Bridged])

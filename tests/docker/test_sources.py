@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.docker.engines import Contained, Engine
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.deploys
 
 FROM_GITHUB = 'source = "github"\nrepository = "owner/game"\nasset = "game-{{tag}}.tar.gz"\napi = "{api}"'
 FROM_REGISTRY = (

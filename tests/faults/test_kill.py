@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.deploys
 
 # How a phase is made to last, so that it can be met: a hook that waits, or a backend that behaves so.
 HOOKED = {

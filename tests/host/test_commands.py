@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -484,28 +483,8 @@ def test_remove_that_one_engine_refuses_says_so_and_stays_on_record(host: Namesp
         assert "swapper" not in support.listing().lower()
 
 
-def whole_commands_ms(user: User, env: dict[str, str]) -> float:
-    """The median of fifteen whole `swapper status`, less the test's own way into the namespace."""
-    took_ms = []
-    for _ in range(15):
-        began = time.monotonic()
-        user.host.run(["true"])
-        entered = time.monotonic()
-        assert user.types("status", env=env).returncode == 0
-        took_ms.append((time.monotonic() - entered - (entered - began)) * 1e3)
-    return statistics.median(took_ms)
-
-
-def test_status_is_quick_and_loads_little(user: User) -> None:
+def test_status_loads_little(user: User) -> None:
     user.does("apply")
-    # An installed copy has its bytecode beside it; here it is kept elsewhere, whatever the environment says.
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    env["PYTHONPYCACHEPREFIX"] = str(user.config.parent / "bytecode")
-    assert user.types("status", env=env).returncode == 0
-    rounds_ms = [whole_commands_ms(user, env) for _ in range(3)]
-    support.MEASURED.info("swapper status takes %.0f ms at the median", min(rounds_ms))
-    # Whatever else this machine does can only add: the quietest round is nearest to the command itself.
-    assert min(rounds_ms) <= 150, rounds_ms
     code = "import sys; sys.argv = sys.argv[1:]; from swapper.cli import main; main()"
     argv = [sys.executable, "-X", "importtime", "-c", code, "swapper", "status", "--config", str(user.config)]
     imported = {line.rpartition("|")[2].strip() for line in user.host.run(argv).stderr.splitlines()}

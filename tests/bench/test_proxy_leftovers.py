@@ -12,7 +12,7 @@ from bench.proxies import PROXIES, started
 if TYPE_CHECKING:
     from harness.netns import Net
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.bench
 
 
 def test_envoy_maps_no_shared_memory_that_would_outlive_it(netns_topology: Net, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from harness.netns import Net
 
-pytestmark = [pytest.mark.netns, pytest.mark.parametrize("netns_topology", [CROWDED], indirect=True)]
+pytestmark = [pytest.mark.bench, pytest.mark.parametrize("netns_topology", [CROWDED], indirect=True)]
 
 CLASSIC = Scenario(dataplane="classic", engine="iptables-nft")
 

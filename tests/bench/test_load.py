@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from harness.netns import Namespace
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.bench
 
 SOCAT = next(proxy for proxy in PROXIES if proxy.name == "socat")
 THROUGH_SOCAT = Route("socat", front=partial(started, SOCAT))

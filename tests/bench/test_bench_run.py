@@ -21,7 +21,7 @@ from harness.netns import build
 from harness.topology import OUTSIDE_AND_HOST
 from tests.support import small_disk
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.bench
 
 BENCH = Path(sys.executable).with_name("swapper-bench")
 HAVE = tuple(proxy for proxy in PROXIES if proxy.name != "socat")

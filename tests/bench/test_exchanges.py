@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from harness.netns import Namespace
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.bench
 
 PLANES = (
     DIRECT,

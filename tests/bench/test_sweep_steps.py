@@ -10,7 +10,7 @@ from bench.parts.sweeps import steps
 from bench.proxies import Proxy, ProxyError
 from bench.step import Plan
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.bench
 
 
 def measured(name: str, plan: Plan) -> dict[str, Any]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from harness.netns import Net
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.bench
 
 ADDRESS: Final = OUTSIDE_AND_HOST.target("outside", 4)
 SIZE: Final = 64

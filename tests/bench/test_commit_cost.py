@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from harness.netns import Net
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.bench
 
 SERVICE = Service("game", (PortMap(Protocol.UDP, 1000, Target(1001), Target(1002)),))
 ENTRIES = 200_000

@@ -15,7 +15,7 @@ import swapper
 from bench.gate import budget
 from bench.gate.trial import KNOWN
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.bench
 
 BENCH = Path(sys.executable).with_name("swapper-bench")
 PRODUCT = Path(str(swapper.__file__)).parent

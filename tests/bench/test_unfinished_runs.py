@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.bench
 
 HARNESS = Path(sys.executable).with_name("swapper-harness")
 LIGHT = ["--from", "outside", "--family", "4", "--rate", "200"]

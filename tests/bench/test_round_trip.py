@@ -7,7 +7,7 @@ import pytest
 from bench.parts.paths import compare
 from harness.pingpong import DIRECT, Route, rtts_us
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.bench
 
 LOOKS = 15  # at the growing record, each with its share of the 5 % that all of them may err
 MOST = {"stateless": 1.03, "zones": 1.12}
