@@ -1,4 +1,4 @@
-"""Measures the pace of the machine that this runs on, once in a process."""
+"""Measures the pace of the machine that this runs on, once in a process, and holds scenarios to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness import wire
-from harness.pace import Pace
+from harness.pace import Pace, slowed
 from harness.sockets import udp
 from harness.switch import swapper_command
 from harness.workers import Worker
@@ -19,12 +19,19 @@ from harness.workers import Worker
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["pace"]
+    from harness.scenario import Scenario
+
+__all__ = ["held", "pace"]
 
 COMMANDS: Final = 2
 BATCHES: Final = 10
 EXCHANGES: Final = 20  # in a batch
 RUN: Final = 1
+
+
+def held(scenario: Scenario) -> Scenario:
+    """The scenario as this machine can hold it."""
+    return slowed(scenario, pace())
 
 
 @functools.cache
@@ -54,8 +61,8 @@ def _exchange_s() -> float:
             "log": str(Path(folder) / "log"),
             "capacity": BATCHES * EXCHANGES,
         }
-        backend = Worker.start([], "backend", spec, where="this namespace", ready_within_s=60)
-        with backend, udp(4, "127.0.0.1", 0) as client:
+        backend = Worker.start([], "backend", spec, where="this namespace")
+        with backend.await_ready(), udp(4, "127.0.0.1", 0) as client:
             client.settimeout(5)
             client.connect(("127.0.0.1", port))
             return min(_batch_s(client) for _ in range(BATCHES)) / EXCHANGES

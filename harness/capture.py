@@ -19,7 +19,7 @@ __all__ = ["captured", "trim"]
 
 HEADER_SIZE = 24
 RECORD = struct.Struct("<IIII")  # seconds, nanoseconds, captured length, length; pcap-savefile(5)
-READY_WITHIN_S = 5.0
+READY_WITHIN_S = 30.0
 
 
 @contextmanager

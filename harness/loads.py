@@ -20,7 +20,6 @@ __all__ = ["Load", "NothingArrivesError", "Passage", "loading"]
 
 SO_RCVBUFFORCE: Final = 33
 SINK_BUFFER: Final = 64 << 20  # bytes: what the sink has no time for yet is not the path's loss
-READY_WITHIN_S: Final = 10.0
 ARRIVES_WITHIN_S: Final = 2.0
 QUIET_S: Final = 0.2  # nothing more has come for so long: nothing more will
 LOOK_S: Final = 0.01
@@ -111,4 +110,4 @@ def loading(asking: socket.socket, serving: socket.socket) -> Iterator[Load]:
 def _started(role: str, sock: socket.socket, core: int) -> Worker:
     spec = {"fd": sock.fileno(), "core": core}
     enter = ["setpriv", "--pdeathsig", "KILL"]
-    return Worker.start(enter, role, spec, where="a path", ready_within_s=READY_WITHIN_S, pass_fds=[sock.fileno()])
+    return Worker.start(enter, role, spec, where="a path", pass_fds=[sock.fileno()]).await_ready()

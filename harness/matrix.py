@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.calibrate import pace
+from harness.calibrate import held
 from harness.expect import CONTROLS, has_faults
-from harness.pace import slowed
 from harness.scenario import Record, Scenario, run
 
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ def play(
 ) -> Iterator[Outcome]:
     """Run scenarios one after the other, slowed to the pace of this machine, each as `settled` does."""
     for number, asked in enumerate(scenarios, start=1):
-        scenario = slowed(asked, pace())
+        scenario = held(asked)
         say(f"[{number}/{len(scenarios)}] {scenario.name}" + ("" if scenario == asked else _slower(scenario)))
         yield settled(scenario, keep=keep, say=say)
 
@@ -185,7 +184,8 @@ def settled(
 
 
 def _slower(scenario: Scenario) -> str:
-    return f", as slow as this machine: {scenario.rate_per_s}/s for {scenario.seconds:.1f} s"
+    swaps = f", {scenario.swaps} swaps" if scenario.swaps > 1 else ""
+    return f", as slow as this machine: {scenario.rate_per_s}/s for {scenario.seconds:.1f} s{swaps}"
 
 
 def verdict(outcomes: Sequence[Outcome]) -> Verdict:

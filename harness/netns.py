@@ -89,9 +89,13 @@ class Namespace:
         """Start a program here; it dies with this process. `options` are Popen's."""
         return subprocess.Popen([*self._enter(), *argv], **options)
 
-    def spawn(self, role: str, spec: Mapping[str, Any], *, ready_within_s: float = 60) -> Worker:
+    def spawn(self, role: str, spec: Mapping[str, Any]) -> Worker:
         """Start a harness worker here and wait until it is ready; WorkerError if it is not."""
-        return Worker.start(self._enter(), role, spec, where=self.name, ready_within_s=ready_within_s)
+        return self.start(role, spec).await_ready()
+
+    def start(self, role: str, spec: Mapping[str, Any]) -> Worker:
+        """Start a harness worker here, without waiting until it is ready."""
+        return Worker.start(self._enter(), role, spec, where=self.name)
 
     def counters(self) -> dict[str, int]:
         """The kernel's UDP counters here, e.g. `UdpInDatagrams`, `Udp6NoPorts`, `UdpRcvbufErrors`."""

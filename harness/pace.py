@@ -16,9 +16,11 @@ __all__ = ["Pace", "slowed"]
 
 BUSY: Final = 0.25  # of all processors, for datagrams alone: the swap's own command needs most of one
 SWAP_COMMANDS: Final = 2.5  # a swap does more than a command that only starts, and beside the streams
-LEGACY: Final = 1.5  # of that for iptables-legacy, which commits in a child
+LEGACY: Final = 2.0  # of that for iptables-legacy, which commits in a child
 RELAUNCH_COMMANDS: Final = 0.5  # a backend loads less than a command
 MARGIN_S: Final = 0.1
+LEAST_SWAPS: Final = 4  # of many: there and back, twice
+SEEN: Final = 1.2  # times that every flow has sent before the first swap
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,36 +34,41 @@ class Pace:
 
 def slowed(scenario: Scenario, pace: Pace) -> Scenario:
     """The scenario as this machine can hold it; unchanged where it holds it as it is."""
-    rarer, longer = max(1.0, _rarer(scenario, pace)), max(1.0, _longer(scenario, pace))
-    if rarer == longer == 1:
-        return scenario
-    return replace(
+    rarer = max(1.0, scenario.rate_per_s * len(scenario.sides) * pace.exchange_s / (BUSY * pace.cpus))
+    # What is in flight at a time, and what fills a buffer, is a number of datagrams.
+    rare = replace(
         scenario,
         rate_per_s=max(1, round(scenario.rate_per_s / rarer)),
-        # What is in flight at a time, and what fills a buffer, is a number of datagrams.
         service_ms=scenario.service_ms * rarer,
         pause_ms=round(scenario.pause_ms * rarer),
-        seconds=scenario.seconds * longer,
         stop_old_after_s=max(scenario.stop_old_after_s, MARGIN_S + scenario.service_ms * rarer / 1000),
-        drain_timeout_s=scenario.drain_timeout_s * longer,
-        idle_timeout_s=scenario.idle_timeout_s * longer,
+        idle_timeout_s=scenario.idle_timeout_s * rarer,
+        storm_swaps=round(scenario.storm_swaps / rarer),
     )
+    # A swap waits for twice the receiver's pause.
+    needed_s = _needed_s(rare, pace) + 2 * (rare.pause_ms - scenario.pause_ms) / 1000
+    if rarer == 1 and needed_s <= scenario.period_s:
+        return scenario
+    return _longer(rare, needed_s)
 
 
-def _rarer(scenario: Scenario, pace: Pace) -> float:
-    """By which factor the rate is too high for the processors."""
-    per_s = scenario.rate_per_s * len(scenario.sides)
-    return per_s * pace.exchange_s / (BUSY * pace.cpus)
-
-
-def _longer(scenario: Scenario, pace: Pace) -> float:
-    """By which factor the time between two swaps is too short for a swap and what follows it."""
-    if scenario.storm_swaps or not scenario.swaps:
-        return 1.0
+def _needed_s(scenario: Scenario, pace: Pace) -> float:
+    """What a swap and all that follows it takes, up to the next, or until the streams may end."""
+    if not scenario.swaps:
+        return 0.0
     commands = SWAP_COMMANDS * (LEGACY if scenario.engine == "iptables-legacy" else 1)
     if scenario.swaps > 1:
         commands += RELAUNCH_COMMANDS
-    # A swap waits for twice the receiver's pause, which grows as datagrams get rarer.
-    paused_s = 2 * scenario.pause_ms / 1000 * max(0.0, _rarer(scenario, pace) - 1)
-    needed_s = paused_s + commands * pace.command_s + scenario.stop_old_after_s + MARGIN_S
-    return needed_s * (scenario.swaps + 1) / scenario.seconds
+    # The old set is stopped once the drain is over; one whose deadline is beyond the streams ends with them.
+    drains = scenario.udp == "drain" and scenario.drain_timeout_s < scenario.period_s
+    then_s = scenario.drain_timeout_s if drains else scenario.stop_old_after_s
+    return commands * pace.command_s + then_s + MARGIN_S
+
+
+def _longer(scenario: Scenario, needed_s: float) -> Scenario:
+    """The scenario with so much time for each swap; of many swaps fewer are made."""
+    (first_s, *_), period_s, swaps = scenario.moments_s() or [0.0], scenario.period_s, scenario.swaps
+    if needed_s > period_s:
+        swaps = max(min(swaps, LEAST_SWAPS), int(swaps * period_s / needed_s))
+    lead_s = max(first_s, SEEN * scenario.flows / scenario.rate_per_s)
+    return replace(scenario, swaps=swaps, lead_s=lead_s, seconds=lead_s + max(1, swaps) * max(period_s, needed_s))

@@ -54,6 +54,7 @@ class Scenario:
     service_ms: float = 0
     seconds: float = 2.0
     swaps: int = 1
+    lead_s: float = 0  # before the first swap; 0: as long as between two
     stop_old_after_s: float = 0.3
     udp: Literal["cut", "drain"] = "cut"
     drain_timeout_s: float = 2.0
@@ -80,6 +81,17 @@ class Scenario:
             raise ValueError(f"{self.flows} flows a side are more than {FLOWS_PER_STREAM} for each of {each} streams")
         if int(max(1, self.rate_per_s // each) * self.seconds) < 1:
             raise ValueError(f"{self.rate_per_s}/s for {self.seconds} s is no datagram for each of {each} streams")
+        if not 0 <= self.lead_s < self.seconds:
+            raise ValueError(f"no swap can begin {self.lead_s} s into streams of {self.seconds} s")
+
+    @property
+    def period_s(self) -> float:
+        """From one swap to the next, and from the last to the end."""
+        return (self.seconds - self.lead_s) / (self.swaps if self.lead_s else self.swaps + 1)
+
+    def moments_s(self) -> list[float]:
+        """When each swap begins, after the first slot."""
+        return [(self.lead_s or self.period_s) + number * self.period_s for number in range(self.swaps)]
 
 
 @dataclass(slots=True)

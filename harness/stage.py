@@ -61,14 +61,16 @@ class Stage:
     def play(self, stack: ExitStack) -> None:
         """From the first rule to the last datagram."""
         self._settle_others()
-        for port_set in ("blue", "green"):
-            self.launch(port_set, stack)
+        for backend in [self.launch(port_set, stack) for port_set in ("blue", "green")]:
+            backend.await_ready()
+        clients = self._clients(stack)
         stack.callback(self.switch.end)
         self.switch.begin()
         self._disturb()
+        tcp = self._tcp_clients(stack)  # these connect as soon as they are up
+        for client in [*clients.values(), *tcp]:
+            client.await_ready()
         before = {one.name: one.counters() for one in self.net}
-        clients = self._clients(stack)
-        tcp = self._tcp_clients(stack)
         t0_ns = self.record.t0_ns = time.time_ns() + LEAD_NS
         for worker in [*clients.values(), *tcp]:
             worker.go(t0_ns)
@@ -132,13 +134,14 @@ class Stage:
         self.record.fresh_streams = frozenset(spec["id"] for spec in streams if spec["pattern"] == "fresh")
         self._reconcile(streams, received, seen)
 
-    def launch(self, port_set: str, stack: ExitStack) -> None:
-        """Start a backend on a port set, with a log of its own."""
+    def launch(self, port_set: str, stack: ExitStack) -> Worker:
+        """Start a backend on a port set, with a log of its own; it is not ready yet."""
         path = self.folder / f"{port_set}-{len(self.backend_logs)}"
         node = self._node(port_set)
         spec = specs.backend(self.scenario, self.topology, port_set, run=self.run_id, log=path)
-        self.backends[port_set] = stack.enter_context(self.net[node].spawn("backend", spec))
         self.backend_logs.append((port_set, path))
+        backend = self.backends[port_set] = stack.enter_context(self.net[node].start("backend", spec))
+        return backend
 
     def retire(self, port_set: str) -> None:
         """Stop a backend in good order and keep its final report."""
@@ -149,9 +152,8 @@ class Stage:
         if scenario.storm_swaps:
             self._storm(t0_ns)
             return
-        period_ns = int(scenario.seconds * NS / (scenario.swaps + 1))
-        for number in range(scenario.swaps):
-            _sleep_until(t0_ns + (number + 1) * period_ns)
+        for number, after_s in enumerate(scenario.moments_s()):
+            _sleep_until(t0_ns + int(after_s * NS))
             if scenario.pause_ms:
                 self.backends[self.active].pause(scenario.pause_ms)
                 _sleep_until(time.time_ns() + 2 * scenario.pause_ms * 1_000_000)
@@ -168,16 +170,16 @@ class Stage:
             self.retire(old)
             self.record.stopped_ns = time.time_ns()
             if scenario.swaps > 1:
-                self.launch(old, stack)
+                self.launch(old, stack).await_ready()
 
     def _storm(self, t0_ns: int) -> None:
         """Swap as fast as the scenario says, in one process beside the traffic, through swapper's public API."""
         scenario = self.scenario
         _sleep_until(t0_ns + NS // 2)
-        seconds, config = scenario.seconds - 1, self.folder / "swapper.toml"
+        until_s, config = t0_ns / NS + scenario.seconds - 0.5, self.folder / "swapper.toml"
         begin = time.time_ns()
         done = self.host.run(
-            [sys.executable, "-m", "harness.storm", str(config), str(scenario.storm_swaps), str(seconds)],
+            [sys.executable, "-m", "harness.storm", str(config), str(scenario.storm_swaps), f"{until_s:.3f}"],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         )
         self.record.commits_ms = json.loads(done.stdout)["commit_ms"]
@@ -195,7 +197,7 @@ class Stage:
                 "linger_ms": LINGER_MS,
                 "streams": streams,
             }
-            workers[node] = stack.enter_context(self.net[node].spawn("client", spec))
+            workers[node] = stack.enter_context(self.net[node].start("client", spec))
         return workers
 
     def _tcp_clients(self, stack: ExitStack) -> list[Worker]:
@@ -203,7 +205,7 @@ class Stage:
             return []
         return [
             stack.enter_context(
-                self.net[self.topology.node_of(side)].spawn(
+                self.net[self.topology.node_of(side)].start(
                     "tcp",
                     specs.tcp_client(self.scenario, self.topology, side, family, run=self.run_id),
                 )

@@ -1,4 +1,4 @@
-"""Swap a service many times in one process, evenly over a while: `python -m harness.storm CONFIG SWAPS SECONDS`.
+"""Swap a service many times in one process, evenly until a moment: `python -m harness.storm CONFIG SWAPS UNIX_TIME`.
 
 Uses swapper's public API alone, and prints the commits' durations as JSON.
 """
@@ -19,17 +19,17 @@ __all__ = ["main"]
 
 def main() -> None:
     """Swap, with the kernel read once before; state files are not touched."""
-    path, swaps, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    path, swaps, until_s = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     service = config.load(path).services["game"]
     plane = for_service(service)
     active = plane.observe(service).active
     if active is None:
         raise SystemExit("the kernel carries nothing to swap")
     commits_ms = []
-    began = time.monotonic()
+    began_s = time.time()
     for number in range(swaps):
-        while (ahead := began + seconds * number / swaps - time.monotonic()) > 0:
-            time.sleep(ahead)
+        while (ahead_s := began_s + (until_s - began_s) * number / swaps - time.time()) > 0:
+            time.sleep(ahead_s)
         active = active.other
         commits_ms.append(round(plane.apply(Swap(service, PortSet(active))), 4))
     print(json.dumps({"commit_ms": commits_ms}))  # noqa: T201 - the answer to the owner

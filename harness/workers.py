@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Worker", "WorkerError"]
 
+READY_WITHIN_S: Final = 60.0  # nobody meets it but a machine in trouble
 _ROOT: Final = Path(__file__).resolve().parent.parent
 
 
@@ -38,20 +39,13 @@ class Worker:
 
     @classmethod
     def start(
-        cls,
-        enter: Sequence[str],
-        role: str,
-        spec: Mapping[str, Any],
-        *,
-        where: str,
-        ready_within_s: float,
-        pass_fds: Sequence[int] = (),
+        cls, enter: Sequence[str], role: str, spec: Mapping[str, Any], *, where: str, pass_fds: Sequence[int] = ()
     ) -> Self:
-        """Start a worker behind the `enter` command and await `{"ready": true}`; WorkerError otherwise.
+        """Start a worker behind the `enter` command; it inherits `pass_fds` under their numbers.
 
-        It inherits `pass_fds` under their numbers.
+        Raises WorkerError where it died at once. `await_ready` tells when it can be used.
         """
-        environment = {**os.environ, "PYTHONPATH": str(_ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
         process = subprocess.Popen(
             [*enter, sys.executable, "-m", "harness.worker", role],
             stdin=subprocess.PIPE,
@@ -63,11 +57,19 @@ class Worker:
         worker = cls(process, role=role, where=where)
         try:
             worker.tell(json.dumps(spec))
-            worker.ready = worker.read(timeout_s=ready_within_s)
         except BaseException:
             worker.kill()
             raise
         return worker
+
+    def await_ready(self) -> Self:
+        """Await `{"ready": true}`, and keep what else it says in `ready`; WorkerError if it does not come."""
+        try:
+            self.ready = self.read(timeout_s=READY_WITHIN_S)
+        except BaseException:
+            self.kill()
+            raise
+        return self
 
     def tell(self, line: str) -> None:
         """Send one line; WorkerError if the worker is gone."""

@@ -46,7 +46,7 @@ BRIDGED_PORTS = (
 
 @functools.cache
 def slowness() -> float:
-    """By which factor this machine is slower than that of README's figures; 1 where it is not."""
+    """By which factor this machine is slower than that of README's figures, 1 where it is not; to be asked at rest."""
     return max(1.0, statistics.median(_bare_ms() for _ in range(9)) / BARE_MS)
 
 

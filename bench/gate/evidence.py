@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bench import results
 from bench.gate.budget import BASE
-from bench.noise import COMPARED
 from bench.step import ROUND
 from harness.ledger import FATES
 
@@ -16,6 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Evidence", "of_base", "stored"]
+
+# Nothing but what the path costs, so the ratio is of the same size on every machine; what it takes to wake another core
+# is not, and would hide a slower path on one machine and show one that is not there on the next.
+JUDGED: Final = "one core"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ def _of(document: Mapping[str, Any]) -> Evidence:
     rounds_us = [
         _paired({route: found["turns_us"] for route, found in step.items()})
         for name, step in measured.get("rtt", {}).items()
-        if name.startswith(COMPARED)
+        if name.startswith(JUDGED)
     ]
     absent = {step.partition("/")[2].rpartition(ROUND)[0]: why for step, why in failed.items()}
     noise = document["noise"]["why"] if document["noise"]["busy"] else ""

@@ -65,13 +65,13 @@ def _swaps(names: set[str], trial: Trial, say: Say) -> dict[str, list[dict[str, 
 
 
 def _round_trips(paths: set[str], trial: Trial, say: Say) -> tuple[list[dict[str, list[float]]], dict[str, str]]:
-    """The turns of every path in each round, and why a path is in none."""
+    """The turns of every path in each round, all on one core, and why a path is in none."""
     routes, absent = answering([DIRECT, DIRECT_AGAIN, *_routes(paths, trial)])
     say(f"{len(routes)} paths, {trial.seconds:.0f} s of round trips in {ROUNDS} rounds")
     rounds_us = []
     for number in range(ROUNDS):
         try:
-            rounds_us.append(rtts_us(routes, seconds=trial.seconds / ROUNDS, seed=trial.seed + number))
+            rounds_us.append(rtts_us(routes, seconds=trial.seconds / ROUNDS, seed=trial.seed + number, one_core=True))
         except FAILURES as error:
             absent |= dict.fromkeys(paths, f"round {number + 1}: {why(error)}")
     return rounds_us, absent

@@ -117,7 +117,7 @@ def worktrees(checkout: Path) -> list[Path]:
 
 def test_rules_that_take_time_are_slower_than_the_direct_path_and_than_the_base(checkout: Path) -> None:
     slow = altered(checkout, ZONES, ADMITTED, "    udp dport 9 accept\n" * 1000 + ADMITTED)
-    limits = ("zones cost at most an eighth", "zones are no slower than the base")
+    limits = ("zones cost at most a quarter", "zones are no slower than the base")
     chosen = [word for name in limits for word in ("--limit", name)]
     done = gated(checkout, "--base", "HEAD", "--product", str(slow), "--seconds", "1", *chosen, "--markdown", "t.md")
     assert done.returncode == 1, done.stdout + done.stderr

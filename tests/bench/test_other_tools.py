@@ -125,7 +125,7 @@ def test_sockperf_finds_the_same_round_trip() -> None:
                 assert found, said
                 pairs.append((mine, float(found[1])))
     support.MEASURED.info("p50, ours and sockperf's, us: %s", pairs)
-    assert abs(median(mine - theirs for mine, theirs in pairs)) < WITHIN_US
+    assert abs(median(mine - theirs for mine, theirs in pairs)) < WITHIN_US * support.slowness()
 
 
 def test_irtt_finds_the_same_round_trip(tmp_path: Path) -> None:
@@ -152,6 +152,6 @@ def test_irtt_finds_the_same_round_trip(tmp_path: Path) -> None:
                 on_the_wire.append((my_wire, wire.p50_us()))
     apart_us, wires_apart_us = (median(mine - theirs for mine, theirs in found) for found in (pairs, on_the_wire))
     support.MEASURED.info("p50, ours less irtt's: %.1f us, of this on the wire %.1f us", apart_us, wires_apart_us)
-    assert abs(wires_apart_us) < WITHIN_US
-    assert apart_us < WITHIN_US
+    assert abs(wires_apart_us) < WITHIN_US * support.slowness()
+    assert apart_us < WITHIN_US * support.slowness()
     assert all(wire_us < mine for (mine, _), (wire_us, _) in zip(pairs, on_the_wire, strict=True))

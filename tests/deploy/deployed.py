@@ -182,7 +182,7 @@ class Load:
                 "linger_ms": 800,
                 "streams": streams,
             }
-            worker = self.town.net[node].spawn("client", spec, ready_within_s=30)
+            worker = self.town.net[node].spawn("client", spec)
             self._workers[node] = self._stack.enter_context(worker)
         self.t0_ns = time.time_ns() + 100_000_000
         for worker in self._workers.values():

@@ -29,6 +29,7 @@ def overhead_s(receipt: Any, boot_s: float) -> float:
 
 
 def test_deployments_under_load_lose_nothing_and_leave_one_backend(town: Deployed) -> None:
+    at_most_s = 1.5 * support.slowness()
     for number in range(4):
         town.build(f"v{number}", service_ms=20, boot_ms=1000 if number else 0)
     town.deploys("v0")
@@ -36,7 +37,7 @@ def test_deployments_under_load_lose_nothing_and_leave_one_backend(town: Deploye
         for number in range(1, 4):
             receipt = town.deploys(f"v{number}")
             support.MEASURED.info("a deployment took %.2f s beyond boot and settling", overhead_s(receipt, 1.0))
-            assert overhead_s(receipt, 1.0) < 1.5
+            assert overhead_s(receipt, 1.0) < at_most_s
             assert (receipt["result"], receipt["release"], receipt["previous"]) == (
                 "done",
                 f"v{number}",
@@ -143,7 +144,7 @@ def test_rollback_to_a_backend_that_was_kept_is_at_once(town: Deployed) -> None:
     assert faults(account) == {}
     support.MEASURED.info("rollback to a kept backend moved traffic %.0f ms after the command began", min(moved_ms))
     # Whatever else this machine does can only add.
-    assert min(moved_ms) <= 300, moved_ms
+    assert min(moved_ms) <= 300 * support.slowness(), moved_ms
     assert town.running() == {"blue": "v1", "green": "v2"}
     assert (town.state / "services/game/current").readlink().name == "v1"
 

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.deploys
 def test_deployments_under_load_lose_nothing_and_leave_one_container(
     engine: Engine, binary: Path, kind: type[Contained]
 ) -> None:
+    at_most_s = 1.5 * support.slowness()
     with deployed(kind, engine, binary) as town:
         for number in range(4):
             town.build(f"v{number}", service_ms=20, boot_ms=5000 if number else 0)
@@ -32,7 +33,7 @@ def test_deployments_under_load_lose_nothing_and_leave_one_container(
                 receipt = town.deploys(f"v{number}")
                 beyond_s = receipt["took_s"] - receipt["steps"]["fetch"] - 5.0 - 0.5
                 support.MEASURED.info("%s: %.2f s beyond download, boot and settling", kind.network, beyond_s)
-                assert beyond_s < 1.5
+                assert beyond_s < at_most_s
                 assert engine.containers() == {f"swapper-game-{receipt['to']}": f"v{number}"}
             account = load.ledger()
     assert faults(account) == {}
@@ -132,7 +133,7 @@ def test_rollback_to_a_kept_container_is_at_once(engine: Engine, contained: Cont
         account = load.ledger()
     assert faults(account) == {}
     support.MEASURED.info("rollback to a kept container took %.0f ms, the whole command", min(took_s) * 1000)
-    assert min(took_s) <= 0.3, took_s
+    assert min(took_s) <= 0.3 * support.slowness(), took_s
     assert contained.status()["kernel"]["active"] == "blue"
 
 

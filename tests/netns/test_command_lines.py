@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from harness.calibrate import held
 from harness.ledger import FATES
+from harness.scenario import Scenario
 
 pytestmark = pytest.mark.netns
 
@@ -23,14 +25,16 @@ def types(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_one_scenario_prints_the_document_that_scripts_rely_on(tmp_path: Path) -> None:
-    options = shlex.split("--dataplane stateless --from outside --family 4 --rate 500 --unconnected --seconds 2")
-    done = types(tmp_path, "run", *options, "--json", "-")
+    asked = held(Scenario(dataplane="stateless", sides=("outside",), families=(4,), rate_per_s=500, connected=False))
+    options = ["--dataplane", "stateless", "--from", "outside", "--family", "4", "--unconnected", "--json", "-"]
+    held_to = ["--rate", str(asked.rate_per_s), "--seconds", str(asked.seconds)]
+    done = types(tmp_path, "run", *options, *held_to)
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     assert (document["version"], document["verdict"]) == (1, "pass")
     assert set(document) >= {"why", "scenario", "ledger", "blackout_ms", "rtt_us", "sender", "kernel", "host"}
     assert set(document["ledger"]) == {"sent", "duplicate", *FATES}
-    assert sum(document["ledger"][fate] for fate in FATES) == 1000
+    assert sum(document["ledger"][fate] for fate in FATES) == int(asked.rate_per_s * asked.seconds)
     assert set(document["rtt_us"]) == {"p50", "p99", "p999", "max"}
     assert set(document["sender"]) == {"asked_per_s", "reached_per_s", "late_p99_us", "late_slots"}
 

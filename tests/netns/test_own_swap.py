@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.calibrate import held
 from harness.scenario import Record, Scenario, run
 from swapper.procfs import started_ticks
 
@@ -19,7 +20,7 @@ SWAPPER = Path(sys.executable).with_name("swapper")
 
 def measured(command: Path | str, **options: object) -> Record:
     chosen: dict[str, object] = {"sides": ("outside",), "families": (4,), "service_ms": 20, **options}
-    return run(Scenario(swap_command=str(command), **chosen))  # type: ignore[arg-type]  # options of any kind
+    return run(held(Scenario(swap_command=str(command), **chosen)))  # type: ignore[arg-type]  # options of any kind
 
 
 def script(folder: Path, text: str) -> Path:

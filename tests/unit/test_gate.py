@@ -292,7 +292,7 @@ def document(**changes: Any) -> dict[str, Any]:
         "missing": {"haproxy": "haproxy is not on this host"},
         "failed": {},
         "measured": {
-            "rtt": {"two cores, round 1": rtt, "one core, round 1": slower, "two cores, round 2": rtt},
+            "rtt": {"one core, round 1": rtt, "two cores, round 1": slower, "one core, round 2": rtt},
             "swaps": {"zones, round 1": swap(), "zones, round 2": swap("fail", lost_up=1)},
         },
     }
@@ -326,7 +326,7 @@ def test_unproved_latency_is_spared_where_that_is_asked_for_and_an_unproved_swap
     )
     swapped = {"zones nftables, round 1": {**swap(), "technique": "zones nftables"}}
     slow = {
-        "two cores, round 1": {"direct": {"turns_us": [1.0] * 9}, "zones nftables": {"turns_us": [1.1, 1.2, 1.1] * 3}}
+        "one core, round 1": {"direct": {"turns_us": [1.0] * 9}, "zones nftables": {"turns_us": [1.1, 1.2, 1.1] * 3}}
     }
     kept(tmp_path, measured={"swaps": swapped, "rtt": slow})
     judge = [str(BENCH), "gate", "--json", "bench.json", "--budget", "budget.toml"]
@@ -349,8 +349,8 @@ def test_unproved_latency_is_spared_where_that_is_asked_for_and_an_unproved_swap
         {"swaps": {"zones, round 1": {**swap(), "verdict": "passed"}}},
         {"swaps": {"zones, round 1": {**swap(), "ledger": swap(lost_up=3)["ledger"] | {"lost_up": 0}}}},
         {"swaps": {"zones, round 1": {**swap(), "ledger": dict.fromkeys((*FATES, "sent"), 0)}}},
-        {"rtt": {"two cores, round 1": [1.0]}},
-        {"rtt": {"two cores, round 1": {"direct": {"turns_us": [1.0]}, "zones": {"turns_us": [1.0, 2.0]}}}},
+        {"rtt": {"one core, round 1": [1.0]}},
+        {"rtt": {"one core, round 1": {"direct": {"turns_us": [1.0]}, "zones": {"turns_us": [1.0, 2.0]}}}},
     ],
 )
 def test_stored_results_of_another_shape_are_refused(tmp_path: Path, measured: Any) -> None:
