@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from harness.scenario import Record, Scenario
 
-__all__ = ["CONTROLS", "has_faults", "judge", "owed", "tcp_faults"]
+__all__ = ["CONTROLS", "has_faults", "judge", "outlasted", "owed", "tcp_faults"]
 
 CONTROLS = ("flush", "pinned", "outside_only", "nth", "paused")  # what must lose, to show that a loss would be seen
 
@@ -47,12 +47,20 @@ def _proves_nothing(record: Record, account: Ledger) -> str:
     if record.scenario.swap_command and (idle := [s for s in ("blue", "green") if not account.totals[f"answered_{s}"]]):
         said = f"; it said: {record.said}" if record.said else "; it said nothing"
         return f"the swap command brought no traffic to {' and '.join(idle)}{said}"
+    if outlasted(record):
+        return "the last swap ended after the streams, or just before: what it moved was not counted"
+    return ""
+
+
+def outlasted(record: Record) -> bool:
+    """Whether the last swap ended too late for the streams to show what it moved."""
+    account = record.ledger
+    if account is None or not record.swaps_ns or record.scenario.expect == "drain":
+        return False
     last_ns = max(int(stream.due_ns[-1]) for stream in account.streams)
     # Where somebody's own command led only those datagrams tell that `_astray` looks at.
     counted_ns = ATOMIC_NS if record.scenario.swap_command else NS // 20
-    if record.scenario.expect != "drain" and record.swaps_ns[-1][1] + counted_ns > last_ns:
-        return "the last swap ended after the streams, or just before: what it moved was not counted"
-    return ""
+    return record.swaps_ns[-1][1] + counted_ns > last_ns
 
 
 def _zero(record: Record, account: Ledger) -> Verdict:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.calibrate import held
-from harness.expect import CONTROLS, has_faults
+from harness.expect import CONTROLS, has_faults, outlasted
 from harness.scenario import Record, Scenario, run
 
 if TYPE_CHECKING:
@@ -167,18 +167,16 @@ def settled(
 ) -> Outcome:
     """Run a scenario until it proves something.
 
-    A run that proves nothing because its sender was late is made again, up to three times; one that lost a datagram
-    never is, unless it is a control, which has to lose.
+    A run that proves nothing because its sender was late, or the swap slower than its streams, is made again, up to
+    three times; one that lost a datagram never is, unless it is a control, which has to lose.
     """
     for attempt in range(1, TRIES + 1):
         record = run(scenario, keep=keep, say=say, switch=switch)
         late = record.ledger is not None and record.ledger.late_p99_us > LATE_US
         telling = has_faults(record) and scenario.expect not in CONTROLS
-        if record.verdict != "inconclusive" or not late or telling:
+        if record.verdict != "inconclusive" or not (late or outlasted(record)) or telling or attempt == TRIES:
             break
-        if attempt == TRIES:
-            break
-        say(f"  the sender was late ({record.why}); once more, for longer")
+        say(f"  {record.why}; once more, for longer")
         scenario = replace(scenario, seconds=scenario.seconds + LONGER_S)
     return Outcome(scenario, record, attempt)
 

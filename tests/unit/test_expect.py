@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness import ledger
-from harness.expect import has_faults, judge, owed
+from harness.expect import has_faults, judge, outlasted, owed
 from harness.ledger import FATES
 from harness.scenario import Record, Scenario
 
@@ -126,6 +126,7 @@ def test_no_swap_a_late_swap_and_contradictions_are_inconclusive() -> None:
     slow.swaps_ns = [(NS // 2, NS - NS // 10)]  # nothing after it is late enough to tell where traffic goes
     contradicted.problems = ["host: UdpInDatagrams moved by 1, the logs say 2"]
     assert [verdict(made) for made in (never, late, slow, contradicted)] == ["inconclusive"] * 4
+    assert [outlasted(made) for made in (never, late, slow, contradicted)] == [False, True, True, False]
 
 
 @pytest.mark.parametrize(
