@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from harness.matrix import Outcome
-    from harness.scenario import Record
+    from harness.scenario import Record, Scenario
 
-__all__ = ["cli", "main", "matrix", "run_one"]
+__all__ = ["cli", "kernels", "main", "matrix", "planes", "run_one"]
 
 EXIT = {"pass": 0, "fail": 1, "inconclusive": 3}
 CAPTURES = Path("results")
@@ -60,15 +60,9 @@ def matrix(*, quick: bool, demo: bool, only: str, json_path: Path | None, report
     from harness import matrix as matrices
 
     scenarios = matrices.demo() if demo else matrices.quick() if quick else matrices.full()
-    chosen = [scenario for scenario in scenarios if only in scenario.name]
-    if not chosen:
-        names = "\n  ".join(scenario.name for scenario in scenarios)
-        raise click.UsageError(f"no scenario's name holds {only!r}; there are:\n  {names}")
+    chosen = _chosen(scenarios, only)
     began = time.monotonic()
-    outcomes = []
-    for outcome in matrices.play(chosen, keep=CAPTURES, say=_say):
-        outcomes.append(outcome)
-        _say(f"  {outcome.record.verdict}: {outcome.record.why}")
+    outcomes = _played(chosen)
     verdict = matrices.verdict(outcomes)
     _table(outcomes)
     click.echo(f"{verdict}: {len(outcomes)} scenarios in {time.monotonic() - began:.0f} s")
@@ -79,6 +73,40 @@ def matrix(*, quick: bool, demo: bool, only: str, json_path: Path | None, report
 
         _write(report, page(outcomes))
     sys.exit(EXIT[verdict])
+
+
+@cli.command()
+@click.option("--only", default="", metavar="TEXT", help="Only the scenarios whose name holds TEXT.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all results to FILE.")
+def planes(*, only: str, json_path: Path | None) -> None:
+    """Which dataplanes hold on this kernel, on each engine and over each family; prints the table."""
+    from harness.kernels import table
+    from harness.planes import document, scenarios
+    from harness.versions import described
+
+    found = document(_played(_chosen(scenarios(), only)), described())
+    click.echo(table([found]), nl=False)
+    if json_path:
+        _write(json_path, json.dumps(found))
+    sys.exit(EXIT[found["verdict"]])
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--into", type=click.Path(exists=True, path_type=Path), help="Put it into FILE, between the markers that are there."
+)
+def kernels(*, files: tuple[Path, ...], into: Path | None) -> None:
+    """Kernels side by side, in Markdown: what `planes --json` wrote on each."""
+    from harness.kernels import put, table
+
+    text = table([json.loads(path.read_text(encoding="utf-8")) for path in files])
+    click.echo(text, nl=False)
+    if into:
+        try:
+            _write(into, put(text, into.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise click.UsageError(f"{into}: {error}") from error
 
 
 @cli.command("run")
@@ -141,6 +169,26 @@ def run_one(*, json_path: Path | None, **options: Any) -> None:
         if json_path:
             _write(json_path, json.dumps(record.to_json()))
     sys.exit(EXIT[record.verdict])
+
+
+def _chosen(scenarios: list[Scenario], only: str) -> list[Scenario]:
+    """The scenarios whose name holds `only`."""
+    chosen = [scenario for scenario in scenarios if only in scenario.name]
+    if not chosen:
+        names = "\n  ".join(scenario.name for scenario in scenarios)
+        raise click.UsageError(f"no scenario's name holds {only!r}; there are:\n  {names}")
+    return chosen
+
+
+def _played(scenarios: list[Scenario]) -> list[Outcome]:
+    """Play scenarios, and say what each came to."""
+    from harness.matrix import play
+
+    outcomes = []
+    for outcome in play(scenarios, keep=CAPTURES, say=_say):
+        outcomes.append(outcome)
+        _say(f"  {outcome.record.verdict}: {outcome.record.why}")
+    return outcomes
 
 
 def _table(outcomes: list[Outcome]) -> None:

@@ -6,14 +6,14 @@ repaired: it means that the harness is wrong, and then nothing it says can be tr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "LOST",
@@ -163,6 +163,11 @@ class Ledger:
         """The rate of all streams together, as their senders reached it."""
         return sum(stream.reached_per_s for stream in self.streams)
 
+    def of(self, family: int) -> Ledger:
+        """The streams of one family alone, with their fates; all else stays that of the whole run."""
+        streams = tuple(stream for stream in self.streams if stream.plan.family == family)
+        return replace(self, streams=streams, totals=_totals(streams))
+
     def to_json(self) -> dict[str, int]:
         """The `ledger` object of a scenario result."""
         return {"sent": self.scheduled - self.totals["not_sent"], **self.totals}
@@ -194,10 +199,7 @@ def account(
     fate = book.fates()
     _attribute(book, fate, client_drops or {}, backend_drops or {})
     streams = tuple(book.stream(number, fate) for number in range(len(plans)))
-    totals = dict.fromkeys((*FATES, "duplicate"), 0)
-    for stream in streams:
-        for name, number in stream.counts().items():
-            totals[name] += number
+    totals = _totals(streams)
     if sum(totals[name] for name in FATES) != book.total:
         raise ImpossibleCountError(f"{book.total} scheduled, but the fates are {totals}")
     late = np.concatenate([_lateness(stream) for stream in streams] or [np.zeros(0, np.int64)])
@@ -210,6 +212,14 @@ def account(
         late_slots=int(np.count_nonzero(late > LATE_NS)),
         totals=totals,
     )
+
+
+def _totals(streams: Iterable[StreamLedger]) -> dict[str, int]:
+    totals = dict.fromkeys((*FATES, "duplicate"), 0)
+    for stream in streams:
+        for name, number in stream.counts().items():
+            totals[name] += number
+    return totals
 
 
 class _Book:

@@ -38,7 +38,7 @@ class Scenario:
     """One run, as a value. Rates are for each side, shared by its families; `connected` None means half and half."""
 
     name: str = "run"
-    dataplane: str = "zones"
+    dataplane: str | None = "zones"  # None, as with the engine: what Swapper picks by itself
     engine: str | None = None
     topology: str = "outside-and-host"
     sides: tuple[Side, ...] = SIDES
@@ -111,6 +111,7 @@ class Record:
     fresh_streams: frozenset[int] = frozenset()
     dropped_by_rule: int = 0
     said: str = ""  # by the swap command, last
+    exit_code: int = 0  # of the command that failed
     load: float = 0.0
     verdict: str = "inconclusive"
     why: str = ""
@@ -134,6 +135,7 @@ class Record:
             "tcp": self.tcp,
             "dropped_by_rule": self.dropped_by_rule,
             "said": self.said,
+            "exit_code": self.exit_code,
             "pcap": self.pcap,
             "host": {"kernel": platform.release(), "cpus": os.cpu_count(), "load_1min": self.load},
         }
@@ -170,8 +172,8 @@ def run(
         except (LogOverflowError, WorkerError, subprocess.TimeoutExpired, OSError) as error:
             record.problems.append(f"the harness did not come to its end: {error}")
         except subprocess.CalledProcessError as error:
-            said = (error.stderr or "").strip() or "no message"
-            record.problems.append(f"{shlex.join(error.cmd)} ended with {error.returncode}: {said}")
+            record.exit_code, record.said = error.returncode, (error.stderr or "").strip() or "no message"
+            record.problems.append(f"{shlex.join(error.cmd)} ended with {error.returncode}: {record.said}")
         record.verdict, record.why = judge(record)
         if record.verdict != "pass" and keep is not None:
             _keep_capture(record, folder / "run.pcap", keep)

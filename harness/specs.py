@@ -162,7 +162,7 @@ def configuration(scenario: Scenario, folder: Path, topology: Topology) -> str:
         f'state_dir = "{folder / "state"}"',
         f'run_dir = "{folder / "run"}"',
         "[services.game]",
-        f'dataplane = "{scenario.dataplane}"',
+        *([f'dataplane = "{scenario.dataplane}"'] if scenario.dataplane else []),
         *([f'engine = "{scenario.engine}"'] if scenario.engine else []),
         f"ports = [{', '.join(ports)}]",
         "[services.game.swap]",

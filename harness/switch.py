@@ -72,7 +72,8 @@ class SwapperSwitch:
 
     def _run(self, *arguments: str) -> dict[str, Any]:
         done = self.host.run([*self.command, *arguments, "--config", str(self.config), "--json"])
-        document: dict[str, Any] = json.loads(done.stdout)
+        self.said = done.stdout.strip()
+        document: dict[str, Any] = json.loads(self.said)
         return document
 
 
