@@ -68,7 +68,7 @@ def test_what_is_made_here_never_reaches_the_machine() -> None:
 
 
 def test_the_stand_in_stands_in_for_a_box_that_users_get() -> None:
-    assert f'libvirt: "{assigned("prove", "NAME")}"' in VAGRANTFILES[0].read_text()
+    assert f'libvirt: "{assigned("ground", "NAME")}"' in VAGRANTFILES[0].read_text()
 
 
 @pytest.mark.parametrize("kind", ["packages", "daemons"])
