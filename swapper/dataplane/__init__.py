@@ -11,7 +11,7 @@ from swapper.model import DataplaneName, Engine, Service
 
 __all__ = ["Dataplane", "Draining", "Observation", "TakenOut", "for_service", "open_dataplane", "take_out"]
 
-# In order of preference: the first one that this host has is the default.
+# In order of preference: the first one that this host has, and that takes the rules, is the default.
 ENGINES = {
     DataplaneName.ZONES: (Engine.NFTABLES, Engine.IPTABLES_NFT, Engine.IPTABLES_LEGACY),
     DataplaneName.STATELESS: (Engine.NFTABLES,),
@@ -36,10 +36,8 @@ def for_service(service: Service) -> Dataplane:
     for engine in (service.engine,) if service.engine else ENGINES[service.dataplane]:
         try:
             plane = open_dataplane(service.dataplane, engine)
-            if service.engine is None and engine is Engine.IPTABLES_LEGACY:
-                from swapper.dataplane.iptables import iptc
-
-                iptc()  # reading does without, but it would be no choice for who wants to swap
+            if service.engine is None:
+                plane.rehearse()  # what can be read alone is no choice for who wants to swap
         except MissingError as error:
             lacks.append(f"{engine}: {error}")
         else:

@@ -49,6 +49,9 @@ class Dataplane(Protocol):
     name: DataplaneName
     engine: Engine
 
+    def rehearse(self) -> None:
+        """Raise MissingError where this host would not take the rules, as far as that shows without a change."""
+
     def observe(self, service: Service) -> Observation:
         """Read what the kernel does with `service`; changes nothing."""
 

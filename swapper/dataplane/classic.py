@@ -42,6 +42,10 @@ class ClassicIptables:
         self._engine = engine
         self._chains = Chains(engine)
 
+    def rehearse(self) -> None:
+        """Raise MissingError where the engine could read and not commit."""
+        self._engine.rehearse()
+
     def observe(self, service: Service) -> Observation:
         """Read what the kernel does with `service`; changes nothing."""
         seen = {family: self._engine.read(family) for family in families()}

@@ -80,6 +80,9 @@ class IptablesEngine(Protocol):
 
     engine: Engine
 
+    def rehearse(self) -> None:
+        """Raise MissingError where nothing can be committed, as far as that shows without a commit."""
+
     def read(self, family: Family) -> Rules:
         """Every chain of the tables that exist."""
 
@@ -98,6 +101,9 @@ class IptablesNft:
     def __init__(self) -> None:
         for family in families():
             _tool(family, "nft", "restore")
+
+    def rehearse(self) -> None:
+        """Nothing: whether the kernel has all that rules need only a commit tells."""
 
     def read(self, family: Family) -> Rules:
         """Every chain of the tables that exist."""
@@ -119,6 +125,10 @@ class IptablesLegacy:
         for family in families():
             _tool(family, "legacy", "save")
         self._iptc: Any = None
+
+    def rehearse(self) -> None:
+        """Raise MissingError without python-iptables: reading does without."""
+        iptc()
 
     def read(self, family: Family) -> Rules:
         """Every chain of raw and nat, if this namespace has them: merely listing a table would make it."""

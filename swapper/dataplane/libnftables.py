@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 from typing import Any
 
 from swapper.errors import KernelRefusedError, MissingError
@@ -16,6 +17,9 @@ __all__ = ["Nftables"]
 
 OUTPUT_STATELESS, OUTPUT_JSON, OUTPUT_NUMERIC_PROTO, OUTPUT_TERSE = 1 << 2, 1 << 4, 1 << 7, 1 << 11
 INSTALL = "apt-get install -y libnftables1 nftables"
+# What the kernel says of something that it does not have. Of rules that are known to be right the last two say so as
+# well: it knows no such expression or chain type (nft_expr_type_get), or not all that is asked of one.
+LACKS = ("Operation not supported", "No such file or directory", "Invalid argument")
 
 
 class Nftables:
@@ -38,14 +42,23 @@ class Nftables:
     def __del__(self) -> None:
         self.close()
 
-    def run(self, script: str) -> None:
+    def run(self, script: str, *, since: str = "") -> None:
         """Commit `script` as one transaction.
 
-        Raises KernelRefusedError with nft's own words; nothing of the script was applied then.
+        Raises KernelRefusedError with nft's own words, nothing of the script was applied then; or MissingError, where
+        the kernel lacks something: a script that any Linux from `since` on takes is refused for no other reason.
         """
         status, _, error = self._call(script, flags=0)
         if status:
-            raise _refusal(error)
+            raise _refusal(error, since)
+
+    def rehearse(self, script: str, *, since: str) -> None:
+        """What `run` would raise; the kernel checks the transaction and lets it go."""
+        self._lib.nft_ctx_set_dry_run(self._context, True)
+        try:
+            self.run(script, since=since)
+        finally:
+            self._lib.nft_ctx_set_dry_run(self._context, False)
 
     def table(self, name: str, *, elements: bool) -> list[dict[str, Any]]:
         """The objects of `inet NAME` (chains, rules, maps and sets), [] when there is no such table.
@@ -81,12 +94,13 @@ class Nftables:
         return status, output.decode(), error.decode()
 
 
-def _refusal(error: str) -> Exception:
+def _refusal(error: str, since: str = "") -> Exception:
     if "Operation not permitted" in error:
         return MissingError("changing nftables needs CAP_NET_ADMIN: run as root (sudo swapper ...)")
-    if "Operation not supported" in error:
+    if any(lack in error for lack in (LACKS if since else LACKS[:1])):
         return MissingError(
-            "this kernel's nf_tables lacks something that the rules need "
+            f"nf_tables of this kernel, {os.uname().release}, lacks something that the rules need"
+            f"{f'; Linux {since} and later have it' if since else ''} "
             f"(load it: modprobe -a nft_ct nft_nat nft_fib_inet nft_masq):\n{error.strip()}"
         )
     return KernelRefusedError(f"nftables refused the transaction, nothing moved:\n{error.strip()}")
@@ -100,6 +114,7 @@ def _library() -> ctypes.CDLL:
     context, text = ctypes.c_void_p, ctypes.c_char_p
     lib.nft_ctx_new.restype, lib.nft_ctx_new.argtypes = context, [ctypes.c_uint32]
     lib.nft_ctx_free.restype, lib.nft_ctx_free.argtypes = None, [context]
+    lib.nft_ctx_set_dry_run.restype, lib.nft_ctx_set_dry_run.argtypes = None, [context, ctypes.c_bool]
     lib.nft_ctx_buffer_output.argtypes = [context]
     lib.nft_ctx_buffer_error.argtypes = [context]
     lib.nft_ctx_output_set_flags.restype, lib.nft_ctx_output_set_flags.argtypes = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -60,15 +60,16 @@ class Extension:
 class NftTable:
     """The table `inet NAME` with the static rules `body`, and those of `extension` while they are needed.
 
-    `transient` is the prefix of chains and sets that come and go.
+    `since` is the first Linux that takes them, `transient` the prefix of chains and sets that come and go.
     """
 
     def __init__(
-        self, nft: Nftables, name: str, body: str, *, transient: str, extension: Extension | None = None
+        self, nft: Nftables, name: str, body: str, *, since: str, transient: str, extension: Extension | None = None
     ) -> None:
         self.nft = nft
         self.name = name
         self._body = body
+        self._since = since
         self._transient = transient
         self._extension = extension
 
@@ -89,6 +90,11 @@ class NftTable:
                     owned[element] = comment
         intact = bool(objects) and marker == self._marker(objects, owned) and "" not in owned.values()
         return Snapshot(bool(objects), intact, owned)
+
+    def rehearse(self) -> None:
+        """Whether the kernel takes the rules, tried without a change unless it has them. Raises MissingError."""
+        if not self.nft.table(self.name, elements=False):
+            self.nft.rehearse(self._whole({}), since=self._since)
 
     def replace(self, service: str, wanted: set[Element], before: Snapshot) -> None:
         """Make `wanted` exactly what the service owns, in one transaction; the rules too, when they are not right.
@@ -111,12 +117,7 @@ class NftTable:
             if was != will:
                 self._certify(by_owner)
             return
-        self.nft.run(
-            f"table inet {self.name} {{ }}\ndelete table inet {self.name}\n"
-            f"table inet {self.name} {{\n  set {FINGERPRINT_SET} {{ type mark; }}\n{self._body}}}\n"
-            + (self._add_extension() if self._extended(by_owner) else "")
-            + "".join(self.add([element], owner) for element, owner in by_owner.items())
-        )
+        self.nft.run(self._whole(by_owner), since=self._since)
         self._certify(by_owner)
 
     def difference(self, service: str, present: set[Element], wanted: set[Element]) -> str:
@@ -134,6 +135,15 @@ class NftTable:
     def drop(self) -> None:
         """Take the whole table out; nothing to take is not an error."""
         self.nft.run(f"table inet {self.name} {{ }}\ndelete table inet {self.name}\n")
+
+    def _whole(self, by_owner: Mapping[Element, str]) -> str:
+        """The text that writes the table anew."""
+        return (
+            f"table inet {self.name} {{ }}\ndelete table inet {self.name}\n"
+            f"table inet {self.name} {{\n  set {FINGERPRINT_SET} {{ type mark; }}\n{self._body}}}\n"
+            + (self._add_extension() if self._extended(by_owner) else "")
+            + "".join(self.add([element], owner) for element, owner in by_owner.items())
+        )
 
     def _extended(self, elements: Iterable[Element]) -> bool:
         return self._extension is not None and self._extension.is_needed(elements)

@@ -25,6 +25,7 @@ from swapper.model import DataplaneName, Engine, PortSet, Protocol, Service, Swa
 __all__ = ["TABLE", "Stateless"]
 
 TABLE = "swapper_stateless"
+SINCE = "5.4"  # `delete @seen4` in a rule (nft_dynset.c)
 
 # nftables would turn "no checksum" (0, IPv4 only: RFC 768) into a wrong one, so such a datagram is given its 0 again;
 # the rule after that then finds nothing to rewrite.
@@ -105,7 +106,11 @@ class Stateless:
 
     def __init__(self, nft: Nftables | None = None) -> None:
         self._nft = nft or Nftables()
-        self._table = NftTable(self._nft, TABLE, BODY, transient="seen", extension=NAT)
+        self._table = NftTable(self._nft, TABLE, BODY, since=SINCE, transient="seen", extension=NAT)
+
+    def rehearse(self) -> None:
+        """Raise MissingError where the kernel would not take the rules."""
+        self._table.rehearse()
 
     def observe(self, service: Service) -> Observation:
         """Read what the kernel does with `service`; changes nothing."""

@@ -47,6 +47,10 @@ class ZonesIptables:
         self._stay = StayIpset()
         self._zones: dict[str, Zones] = {}
 
+    def rehearse(self) -> None:
+        """Raise MissingError where the engine could read and not commit."""
+        self._engine.rehearse()
+
     def observe(self, service: Service) -> Observation:
         """Read what the kernel does with `service`; changes nothing."""
         seen = {family: self._engine.read(family) for family in families()}

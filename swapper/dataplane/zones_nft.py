@@ -30,6 +30,7 @@ from swapper.model import FAMILIES, DataplaneName, Engine, PortSet, Protocol, Se
 __all__ = ["TABLE", "ZonesNft"]
 
 TABLE = "swapper_zones"
+SINCE = "5.2"  # nat in an inet table (nft_chain_nat.c)
 BUSY_S = 10.0
 BUSY_POLL_S = 0.3  # every try, also one that fails, makes the kernel begin its collection anew
 
@@ -98,9 +99,13 @@ class ZonesNft:
 
     def __init__(self, nft: Nftables | None = None) -> None:
         self._nft = nft or Nftables()
-        self._table = NftTable(self._nft, TABLE, BODY, transient="stay")
+        self._table = NftTable(self._nft, TABLE, BODY, since=SINCE, transient="stay")
         self._stay = StayNft(self._nft, TABLE)
         self._zones: dict[str, Zones] = {}
+
+    def rehearse(self) -> None:
+        """Raise MissingError where the kernel would not take the rules."""
+        self._table.rehearse()
 
     def observe(self, service: Service) -> Observation:
         """Read what the kernel does with `service`; changes nothing."""

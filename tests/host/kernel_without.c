@@ -1,19 +1,25 @@
-/* LD_PRELOAD: netfilter as a kernel has it that lacks the nfnetlink subsystem of number $KERNEL_WITHOUT.
+/* LD_PRELOAD: netfilter as a kernel has it that lacks the nfnetlink subsystem of number $KERNEL_WITHOUT, or the
+ * expression of nf_tables that is called $KERNEL_WITHOUT.
  *
- * What is asked of that subsystem is asked of one that no kernel has, so the refusal is the kernel's own; in the
- * answer the number is put back, as far as an error quotes it.
+ * What is asked of that subsystem is asked of one that no kernel has, and the expression gets a name that none has, so
+ * the refusal is the kernel's own; in the answer the number is put back, as far as an error quotes it.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <linux/netfilter/nf_tables.h>
 #include <linux/netlink.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #define NOBODY 13 /* linux/netfilter/nfnetlink.h gives out 0 to 12 */
 #define BATCH_BEGIN NLMSG_MIN_TYPE
 
-static int hidden(void) { return atoi(getenv("KERNEL_WITHOUT")); }
+static int hidden(void) {
+    int number = atoi(getenv("KERNEL_WITHOUT"));
+    return number ? number : NOBODY;
+}
 
 static int is_netlink(int fd) {
     struct sockaddr_storage own;
@@ -29,10 +35,23 @@ static void exchange(struct nlmsghdr *message, int from, int to) {
         message->nlmsg_type = to << 8 | (message->nlmsg_type & 0xff);
 }
 
+/* Every attribute that holds the expression's name and nothing else. */
+static void rename_expression(struct nlmsghdr *message) {
+    const char *name = getenv("KERNEL_WITHOUT");
+    size_t size = strlen(name) + 1;
+    struct nlattr head = {NLA_HDRLEN + size, NFTA_EXPR_NAME};
+    char *at = (char *)message, *end = at + message->nlmsg_len - sizeof head - size;
+    for (; at <= end; at += NLA_ALIGNTO)
+        if (memcmp(at, &head, sizeof head) == 0 && memcmp(at + sizeof head, name, size) == 0)
+            at[sizeof head] = '?';
+}
+
 static void ask(int fd, const void *buffer, size_t length) {
     if (is_netlink(fd))
-        for (struct nlmsghdr *m = (void *)buffer; NLMSG_OK(m, length); m = NLMSG_NEXT(m, length))
+        for (struct nlmsghdr *m = (void *)buffer; NLMSG_OK(m, length); m = NLMSG_NEXT(m, length)) {
             exchange(m, hidden(), NOBODY);
+            rename_expression(m);
+        }
 }
 
 static void answer(int fd, void *buffer, size_t length) {

@@ -42,8 +42,9 @@ def lacking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-def kernel_without(subsystem: int, lacking: Path) -> dict[str, str]:
-    return {**os.environ, "LD_PRELOAD": str(lacking), "KERNEL_WITHOUT": str(subsystem)}
+def kernel_without(what: int | str, lacking: Path) -> dict[str, str]:
+    """The environment in which the kernel seems to lack a subsystem, by number, or an nftables expression, by name."""
+    return {**os.environ, "LD_PRELOAD": str(lacking), "KERNEL_WITHOUT": str(what)}
 
 
 def swappers_rules(host: Namespace) -> bool:
@@ -72,6 +73,40 @@ def test_without_nf_tables_in_the_kernel_its_engines_are_missing(
     user, env = User(host, support.configuration(tmp_path, ZONES, engine)), kernel_without(NF_TABLES, lacking)
     assert "modprobe nf_tables" in user.fails(6, "apply", env=env)
     assert not user.state.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "expression", "since"),
+    [(ZONES, "fib", "5.2"), (ZONES, "nat", "5.2"), (DataplaneName.STATELESS, "notrack", "5.4")],
+)
+def test_rules_that_an_older_kernel_does_not_take_are_missing_and_it_says_which_kernel_does(
+    host: Namespace, tmp_path: Path, lacking: Path, name: DataplaneName, expression: str, since: str
+) -> None:
+    user, env = User(host, support.configuration(tmp_path, name, NFT)), kernel_without(expression, lacking)
+    said = user.fails(6, "apply", env=env)
+    assert f"{os.uname().release}, lacks something that the rules need; Linux {since} and later have it" in said
+    assert "modprobe -a nft_ct " in said
+    assert not user.state.exists()
+    assert not swappers_rules(host)
+
+
+def test_where_the_kernel_does_not_take_the_rules_of_one_engine_the_next_is_the_best(
+    host: Namespace, tmp_path: Path, lacking: Path
+) -> None:
+    user, env = User(host, support.configuration(tmp_path, ZONES, None)), kernel_without("fib", lacking)
+    for words in ("apply", "swap game", "status"):
+        done = user.types(*words.split(), env=env)
+        assert done.returncode == 0, done.stderr
+    assert "game: green, generation 2, zones on iptables-nft" in done.stdout
+    assert "not in sync" not in done.stdout
+
+
+def test_the_best_engine_is_found_without_a_change(host: Namespace, tmp_path: Path) -> None:
+    user = User(host, support.configuration(tmp_path, ZONES, None))
+    assert (user.service()["engine"], swappers_rules(host)) == (NFT, False)
+    user.does("apply")
+    user.does("swap", "game")
+    assert user.service()["in_sync"] is True
 
 
 def test_what_iptables_says_without_nf_tables_is_a_lack_and_no_refusal(host: Namespace, tmp_path: Path) -> None:
