@@ -71,7 +71,8 @@ BODY = f"""\
     ct zone set udp dport map @zone_of
   }}
   chain translate_udp {{
-    meta l4proto udp dnat to :ct zone . udp dport map @target
+    meta l4proto udp dnat ip to ip daddr : ct zone . udp dport map @target
+    meta l4proto udp dnat ip6 to ip6 daddr : ct zone . udp dport map @target
     meta l4proto udp dnat ip to ct zone . udp dport map @target4
     meta l4proto udp dnat ip6 to ct zone . udp dport map @target6
   }}
