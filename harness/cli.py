@@ -58,8 +58,11 @@ def cli() -> None:
 def matrix(*, quick: bool, demo: bool, only: str, json_path: Path | None, report: Path | None) -> None:
     """Every dataplane, engine and knob, from outside and inside; prints the table."""
     from harness import matrix as matrices
+    from harness.netem import is_there
 
-    scenarios = matrices.demo() if demo else matrices.quick() if quick else matrices.full()
+    scenarios = matrices.demo() if demo else matrices.quick() if quick else matrices.full(netem=is_there())
+    if not (demo or quick or is_there()):
+        _say(f"this kernel has no netem: {len(matrices.links())} scenarios with a bad link are left out")
     chosen = _chosen(scenarios, only)
     began = time.monotonic()
     outcomes = _played(chosen)
@@ -136,12 +139,15 @@ def kernels(*, files: tuple[Path, ...], into: Path | None) -> None:
 @click.option("--flows", type=click.IntRange(1, 50_000), default=16, show_default=True, help="A side.")
 @click.option("--payload", type=click.IntRange(64, 8192), default=64, show_default=True, help="Bytes.")
 @click.option("--service-time", "service_ms", type=click.FloatRange(0, 50), default=0, show_default=True, help="ms.")
-@click.option("--swaps", type=click.IntRange(1, 10_000), default=1, show_default=True)
+@click.option("--swaps", type=click.IntRange(0, 10_000), default=1, show_default=True)
 @click.option("--seconds", type=click.FloatRange(0.5, 600), default=2, show_default=True)
 @click.option("--udp", type=click.Choice(["cut", "drain"]), default="cut", show_default=True)
 @click.option("--flush", type=click.Choice(["none", "targeted", "all"]), default="targeted", show_default=True)
 @click.option("--no-output-chain", "output_chain", is_flag=True, flag_value=False, default=True)
 @click.option("--tcp", is_flag=True, help="TCP connections beside the datagrams.")
+@click.option("--delay", "delay_ms", type=click.FloatRange(0, 1000), default=0, help="ms that the link outside takes.")
+@click.option("--loss", "loss_percent", type=click.FloatRange(0, 50), default=0, help="Per cent that it loses.")
+@click.option("--reorder", "reorder_percent", type=click.FloatRange(0, 50), default=0, help="Per cent not delayed.")
 @click.option("--swap-command", default="", help="Measure your own swap script instead: README says what it is told.")
 @click.option("--swap-timeout", "swap_timeout_s", type=click.FloatRange(0.1, 600), default=30, show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result to FILE; - prints it.")

@@ -42,6 +42,8 @@ def _proves_nothing(record: Record, account: Ledger) -> str:
     """Why no verdict can be had from a run, "" when one can."""
     if account.totals["not_sent"]:
         return f"{account.totals['not_sent']} datagrams were never sent"
+    if not record.scenario.swaps:
+        return ""
     if not record.swaps_ns:
         return "nothing was swapped"
     if record.scenario.swap_command and (idle := [s for s in ("blue", "green") if not account.totals[f"answered_{s}"]]):
@@ -64,18 +66,18 @@ def outlasted(record: Record) -> bool:
 
 
 def _zero(record: Record, account: Ledger) -> Verdict:
-    """Nothing lost, nothing from the wrong address, nothing twice, and both backends answered."""
-    counts = account.totals
-    if counts["receiver_dropped"]:
-        return "inconclusive", f"{counts['receiver_dropped']} datagrams found a full receive buffer"
-    bad = {n: c for n, c in counts.items() if c and not n.startswith("answered")}
+    """Nothing lost but by a bad link, nothing from the wrong address, nothing twice, and both backends answered."""
+    if account.totals["receiver_dropped"]:
+        return "inconclusive", f"{account.totals['receiver_dropped']} datagrams found a full receive buffer"
+    by_link = _by_link(record)
+    if why := _too_many(by_link, account):
+        return "inconclusive", why
+    rest = {name: number - by_link.get(name, 0) for name, number in account.totals.items()}
+    bad = {n: c for n, c in rest.items() if c and not n.startswith("answered")}
     if bad or account.strays:
         return "fail", ", ".join(f"{number} {name}" for name, number in bad.items()) or f"{account.strays} strays"
-    if not (counts["answered_blue"] and counts["answered_green"]):
-        return "inconclusive", "only one backend answered: the swap moved nothing"
-    # A drain may leave old flows where they are until they end; a cut leaves none.
-    if record.scenario.udp == "cut" and (unmoved := [stream for stream in account.streams if not _has_moved(stream)]):
-        return "inconclusive", f"only one backend answered datagrams from {_origin(unmoved[0])}: no swap moved them"
+    if why := _without_effect(record, account):
+        return "inconclusive", why
     if record.pushes and (record.pushes["lost"] or record.pushes["misaddressed"] or record.pushes["duplicate"]):
         return "fail", f"pushes: {record.pushes}"
     if record.scenario.backend == "push" and (not record.pushes["received"] or record.pushes["receiver_dropped"]):
@@ -86,9 +88,50 @@ def _zero(record: Record, account: Ledger) -> Verdict:
         return "inconclusive", f"TCP: {record.tcp}"
     if record.scenario.udp == "cut" and not record.scenario.storm_swaps and (astray := _astray(record, account)):
         return "fail", astray
+    told = account.scheduled - sum(by_link.values())
     pushed = f", {record.pushes['received']} pushes" if record.pushes else ""
     tcp = f", {record.tcp['opened']} TCP connections, none reset" if record.tcp else ""
-    return "pass", f"0 of {account.scheduled} lost (below {3 / account.scheduled:.1e} at 95 %){pushed}{tcp}"
+    link = f"; {_of_the_link(record, account)}" if record.link else ""
+    return "pass", f"0 of {told} lost (below {3 / told:.1e} at 95 %){pushed}{tcp}{link}"
+
+
+def _by_link(record: Record) -> dict[str, int]:
+    """How many datagrams a bad link has dropped by its own count, under the fate that they have in the ledger."""
+    return {f"lost_{way}": did["dropped"] for way, did in record.link.items()}
+
+
+def _too_many(by_link: dict[str, int], account: Ledger) -> str:
+    """Where a link says that it dropped more than is missing from those who cross it; "" where it does not."""
+    crossing = [stream.counts() for stream in account.streams if stream.plan.side == "outside"]
+    for fate, dropped in by_link.items():
+        if dropped > (missing := sum(counts[fate] for counts in crossing)):
+            return f"the link dropped {dropped}, but only {missing} from outside are {fate}"
+    return ""
+
+
+def _without_effect(record: Record, account: Ledger) -> str:
+    """What a bad link or a swap was to do and did not, in words; "" when each did its part."""
+    scenario = record.scenario
+    if scenario.loss_percent and not all(_by_link(record).values()):
+        return f"the link was to lose datagrams each way: {_of_the_link(record, account)}"
+    if scenario.reorder_percent and not account.out_of_order:
+        return "the link was to reorder datagrams, and no reply came out of order"
+    if not scenario.swaps:
+        return ""
+    if not (account.totals["answered_blue"] and account.totals["answered_green"]):
+        return "only one backend answered: the swap moved nothing"
+    # A drain may leave old flows where they are until they end; a cut leaves none.
+    if scenario.udp == "cut" and (unmoved := [stream for stream in account.streams if not _has_moved(stream)]):
+        return f"only one backend answered datagrams from {_origin(unmoved[0])}: no swap moved them"
+    return ""
+
+
+def _of_the_link(record: Record, account: Ledger) -> str:
+    """What a bad link did, in words."""
+    requests, replies = (f"{did['dropped']} of {did['dropped'] + did['passed']}" for did in record.link.values())
+    whose = "the link" if record.scenario.swaps else "the link, without a swap,"
+    order = f", {account.out_of_order} replies came out of order" if record.scenario.reorder_percent else ""
+    return f"{whose} lost {requests} requests and {replies} replies{order}"
 
 
 def tcp_faults(record: Record) -> dict[str, int]:
@@ -103,22 +146,23 @@ def owed(scenario: Scenario) -> float:
 
 
 def has_faults(record: Record) -> bool:
-    """Whether anything was lost or doubled, or went astray, that no full buffer of the harness explains.
+    """Whether anything was lost or doubled, or went astray, that no full buffer of the harness or bad link explains.
 
     What could not be sent counts: a rule that drops in OUTPUT refuses the send.
     """
     account = record.ledger
     if account is None:
         return False
-    lost = account.lost - account.totals["receiver_dropped"]
+    lost = account.lost - account.totals["receiver_dropped"] - sum(_by_link(record).values())
     pushes = any(record.pushes.get(name) for name in ("lost", "misaddressed", "duplicate"))
     return bool(lost or account.totals["duplicate"] or account.strays or pushes or tcp_faults(record))
 
 
 def _astray(record: Record, account: Ledger) -> str:
     """What a set answered after the swap that took it out of use, in words; "" when there is nothing of the kind."""
-    begins = [begin for begin, _ in record.swaps_ns[1:]] + [FOREVER]
-    for number, ((_, end_ns), until_ns) in enumerate(zip(record.swaps_ns, begins, strict=True)):
+    under_way_ns = int(record.scenario.delay_ms * 1_000_000)  # what is sent so long before a swap may come after it
+    untils = [begin - under_way_ns for begin, _ in record.swaps_ns[1:]] + [FOREVER]
+    for number, ((_, end_ns), until_ns) in enumerate(zip(record.swaps_ns, untils, strict=False)):
         old = ANSWERED_BLUE if number % 2 == 0 else ANSWERED_GREEN
         for stream in account.streams:
             between = (stream.sent_ns > end_ns + ATOMIC_NS) & (stream.sent_ns < until_ns)

@@ -115,6 +115,13 @@ class StreamLedger:
         return self.fate <= ANSWERED_GREEN
 
     @property
+    def out_of_order(self) -> int:
+        """How many were answered only after one that was sent later; RFC 4737, 3.3 calls these reordered."""
+        came = self.answered_ns[self.answered]
+        first_of_later = np.minimum.accumulate(came[::-1])[::-1]
+        return int(np.count_nonzero(came[:-1] > first_of_later[1:]))
+
+    @property
     def reached_per_s(self) -> float:
         """The rate that its sender reached: what it sent, in the time from the first slot to the end of the last."""
         if not self.sent_ns.any():
@@ -152,6 +159,11 @@ class Ledger:
     def lost(self) -> int:
         """Every scheduled datagram that was not answered properly."""
         return self.scheduled - self.totals["answered_blue"] - self.totals["answered_green"]
+
+    @property
+    def out_of_order(self) -> int:
+        """How many were answered only after one of the same stream that was sent later."""
+        return sum(stream.out_of_order for stream in self.streams)
 
     @property
     def asked_per_s(self) -> int:

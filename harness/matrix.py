@@ -15,7 +15,20 @@ if TYPE_CHECKING:
 
     from harness.switch import SwitchFactory
 
-__all__ = ["PLANES", "Outcome", "controls", "demo", "full", "play", "quick", "settled", "soak", "storms", "verdict"]
+__all__ = [
+    "PLANES",
+    "Outcome",
+    "controls",
+    "demo",
+    "full",
+    "links",
+    "play",
+    "quick",
+    "settled",
+    "soak",
+    "storms",
+    "verdict",
+]
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 PLANES: tuple[tuple[str, str], ...] = (
@@ -28,6 +41,11 @@ PLANES: tuple[tuple[str, str], ...] = (
 SECONDS = {"nftables": 2.0, "iptables-nft": 2.0, "iptables-legacy": 3.0}
 PERIOD_S = {"nftables": 0.6, "iptables-nft": 0.65, "iptables-legacy": 1.0}  # of many swaps in a row
 SWAPPING: dict[str, Any] = {"rate_per_s": 1200, "stop_old_after_s": 0.1}
+BAD_LINK: dict[str, dict[str, Any]] = {
+    "lossy": {"delay_ms": 20, "loss_percent": 1, "pattern": "both"},
+    # Few streams, so that many datagrams of each are under way to be overtaken.
+    "reordering": {"delay_ms": 20, "reorder_percent": 5, "sides": ("outside",), "connected": True},
+}
 LATE_US = 5_000  # a sender later than this makes a control's model meaningless
 TRIES = 3
 LONGER_S = 2.0  # of streams at each further try, so that a swap on a busy machine ends before they do
@@ -81,8 +99,8 @@ def quick() -> list[Scenario]:
     ]
 
 
-def full() -> list[Scenario]:
-    """Everything that is promised, each scenario from all sides and both families at once."""
+def full(*, netem: bool) -> list[Scenario]:
+    """Everything that is promised, each scenario from all sides and both families at once; bad links where netem is."""
     scenarios = [*controls(), *controls("iptables-legacy")[:4]]
     for dataplane, engine in PLANES:
         plane = _plane(dataplane, engine)
@@ -107,6 +125,7 @@ def full() -> list[Scenario]:
         Scenario(name="zones nftables scapy", engine="nftables", sender="scapy", rate_per_s=300, service_ms=5),
         Scenario(name="zones nftables routed", engine="nftables", topology="routed", service_ms=5),
         *storms(),
+        *(links() if netem else []),
     ]
     return scenarios
 
@@ -130,6 +149,16 @@ def storms() -> list[Scenario]:
         )
         for dataplane in ("zones", "stateless")
     ]
+
+
+def links() -> list[Scenario]:
+    """A link that loses and one that reorders: what each does without a swap, then every dataplane's swap on it."""
+    scenarios = []
+    for kind, bad in BAD_LINK.items():
+        scenarios.append(Scenario(name=f"no swap {kind} link", swaps=0, service_ms=5, **bad))
+        planes = [_plane(*names) for names in PLANES]
+        scenarios += [replace(plane, name=f"{plane.name} {kind} link", service_ms=5, **bad) for plane in planes]
+    return scenarios
 
 
 def soak() -> list[Scenario]:

@@ -20,6 +20,7 @@ LEGACY: Final = 2.0  # of that for iptables-legacy, which commits in a child
 RELAUNCH_COMMANDS: Final = 0.5  # a backend loads less than a command
 MARGIN_S: Final = 0.1
 LEAST_SWAPS: Final = 4  # of many: there and back, twice
+BAD: Final = 16  # datagrams that a bad link loses or reorders each way: that it is none has one chance in e^16
 SEEN: Final = 1.2  # times that every flow has sent before the first swap
 
 
@@ -41,12 +42,14 @@ def slowed(scenario: Scenario, pace: Pace) -> Scenario:
         rate_per_s=max(1, round(scenario.rate_per_s / rarer)),
         service_ms=scenario.service_ms * rarer,
         pause_ms=round(scenario.pause_ms * rarer),
-        stop_old_after_s=max(scenario.stop_old_after_s, MARGIN_S + scenario.service_ms * rarer / 1000),
+        stop_old_after_s=max(
+            scenario.stop_old_after_s, MARGIN_S + (scenario.delay_ms + scenario.service_ms * rarer) / 1000
+        ),
         idle_timeout_s=scenario.idle_timeout_s * rarer,
         storm_swaps=round(scenario.storm_swaps / rarer),
     )
     # A swap waits for twice the receiver's pause.
-    needed_s = _needed_s(rare, pace) + 2 * (rare.pause_ms - scenario.pause_ms) / 1000
+    needed_s = max(_needed_s(rare, pace) + 2 * (rare.pause_ms - scenario.pause_ms) / 1000, _bad_s(rare))
     if rarer == 1 and needed_s <= scenario.period_s:
         return scenario
     return _longer(rare, needed_s)
@@ -63,6 +66,12 @@ def _needed_s(scenario: Scenario, pace: Pace) -> float:
     drains = scenario.udp == "drain" and scenario.drain_timeout_s < scenario.period_s
     then_s = scenario.drain_timeout_s if drains else scenario.stop_old_after_s
     return commands * pace.command_s + then_s + MARGIN_S
+
+
+def _bad_s(scenario: Scenario) -> float:
+    """What a bad link takes to show what it does."""
+    percents = [percent for percent in (scenario.loss_percent, scenario.reorder_percent) if percent]
+    return max((BAD / (scenario.rate_per_s * percent / 100) for percent in percents), default=0.0)
 
 
 def _longer(scenario: Scenario, needed_s: float) -> Scenario:

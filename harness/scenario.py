@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Record", "Scenario", "run"]
 
 FLOWS_PER_STREAM = 12_500  # each stream of a side has its own range of source ports
+WHOLE = 1400  # bytes of payload that surely travel in one packet: a link loses packets
 Expect = Literal["zero", "flush", "pinned", "outside_only", "nth", "paused", "drain"]
 
 
@@ -66,6 +67,9 @@ class Scenario:
     storm_swaps: int = 0  # that many swaps in-process, evenly over the run, instead of the command
     drop_every: int = 0
     pause_ms: int = 0
+    delay_ms: float = 0  # these three in each direction of the link that clients outside come by, by netem
+    loss_percent: float = 0
+    reorder_percent: float = 0  # so many travel without the delay, and overtake others
     swap_command: str = ""  # somebody's own script instead of `swapper`; harness.switch says what it is told
     swap_timeout_s: float = 30.0  # for each call of it
     expect: Expect = "zero"
@@ -83,15 +87,32 @@ class Scenario:
             raise ValueError(f"{self.rate_per_s}/s for {self.seconds} s is no datagram for each of {each} streams")
         if not 0 <= self.lead_s < self.seconds:
             raise ValueError(f"no swap can begin {self.lead_s} s into streams of {self.seconds} s")
+        if self.has_bad_link:
+            self._check_link()
+        elif not self.swaps:
+            raise ValueError("without a swap there is only a bad link to show")
 
     @property
     def period_s(self) -> float:
         """From one swap to the next, and from the last to the end."""
-        return (self.seconds - self.lead_s) / (self.swaps if self.lead_s else self.swaps + 1)
+        return (self.seconds - self.lead_s) / max(1, self.swaps if self.lead_s else self.swaps + 1)
 
     def moments_s(self) -> list[float]:
         """When each swap begins, after the first slot."""
         return [(self.lead_s or self.period_s) + number * self.period_s for number in range(self.swaps)]
+
+    @property
+    def has_bad_link(self) -> bool:
+        """Whether the link that clients outside come by delays, loses or reorders datagrams."""
+        return bool(self.delay_ms or self.loss_percent or self.reorder_percent)
+
+    def _check_link(self) -> None:
+        if self.reorder_percent and not self.delay_ms:
+            raise ValueError("without a delay no datagram overtakes another")
+        if "outside" not in self.sides:
+            raise ValueError("a bad link is for clients outside, and there are none")
+        if self.tcp or self.backend != "echo" or self.sender != "socket" or self.payload > WHOLE:
+            raise ValueError(f"a bad link is for echoed datagrams of sockets, of at most {WHOLE} bytes")
 
 
 @dataclass(slots=True)
@@ -110,6 +131,7 @@ class Record:
     tcp: dict[str, int] = field(default_factory=dict)
     fresh_streams: frozenset[int] = frozenset()
     dropped_by_rule: int = 0
+    link: dict[str, dict[str, int]] = field(default_factory=dict)  # what a bad one did, on the way "up" and "down"
     said: str = ""  # by the swap command, last
     exit_code: int = 0  # of the command that failed
     load: float = 0.0
@@ -134,6 +156,8 @@ class Record:
             "pushes": self.pushes,
             "tcp": self.tcp,
             "dropped_by_rule": self.dropped_by_rule,
+            "link": self.link,
+            "out_of_order": account.out_of_order if account else None,
             "said": self.said,
             "exit_code": self.exit_code,
             "pcap": self.pcap,

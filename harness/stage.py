@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from harness import ledger, others, pushes, records, specs
+from harness import ledger, netem, others, pushes, records, specs
 from harness.switch import switch_for
 from harness.topology import FAMILIES
 
@@ -67,6 +67,7 @@ class Stage:
         stack.callback(self.switch.end)
         self.switch.begin()
         self._disturb()
+        self._impair()
         tcp = self._tcp_clients(stack)  # these connect as soon as they are up
         for client in [*clients.values(), *tcp]:
             client.await_ready()
@@ -88,6 +89,7 @@ class Stage:
             self.retire(port_set)
         self.record.kernel = {one.name: one.moved(before[one.name]) for one in self.net}
         self._read_drop_rule()
+        self._read_link()
 
     def _count_tcp(self, connections: list[dict[str, Any]]) -> None:
         """Add up what became of TCP connections; which backend answers one is decided when it opens."""
@@ -241,6 +243,19 @@ class Stage:
             objects = json.loads(done.stdout)["nftables"]
             self.record.dropped_by_rule = next(o["counter"]["packets"] for o in objects if "counter" in o)
 
+    def _impair(self) -> None:
+        """A bad link between the clients outside and what they reach."""
+        if self.scenario.has_bad_link:
+            link = self.topology.outside_link()
+            for end in (link.a, link.b):
+                netem.impair(self.net[end.node], end.interface, self.scenario)
+
+    def _read_link(self) -> None:
+        if self.scenario.has_bad_link:
+            link = self.topology.outside_link()
+            for way, end in (("up", link.a), ("down", link.b)):
+                self.record.link[way] = netem.read(self.net[end.node], end.interface)
+
     def _reconcile(self, streams: list[dict[str, Any]], received: dict[str, Any], seen: list[tuple[str, Any]]) -> None:
         """The kernel counts datagrams too; where it disagrees with the logs, the run proves nothing."""
         ours: dict[str, Counter[str]] = {name: Counter() for name in self.record.kernel}
@@ -268,6 +283,18 @@ class Stage:
             if node == self.topology.host and not self.switch.in_kernel:
                 continue  # what a proxy receives and sends is in the kernel's counters too
             self.record.problems += ledger.reconcile(node, self.record.kernel[node], counts)
+        if self.record.link:
+            self._reconcile_link(ours[self.topology.outside])
+
+    def _reconcile_link(self, outside: Counter[str]) -> None:
+        """Whatever the clients outside sent or got, and nothing else, must have come to the link's ends."""
+        up, down = self.record.link["up"], self.record.link["down"]
+        crossed = {"sent": up["passed"] + up["dropped"], "received": down["passed"]}
+        counts = {
+            "sent": outside["UdpOutDatagrams"] + outside["Udp6OutDatagrams"],
+            "received": outside["UdpInDatagrams"] + outside["Udp6InDatagrams"],
+        }
+        self.record.problems += ledger.reconcile("the link", crossed, counts)
 
 
 def _datagrams(seen: Any) -> Any:

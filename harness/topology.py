@@ -100,6 +100,10 @@ class Topology:
             return self.address(self.outside, family)
         return self.target(side, family)
 
+    def outside_link(self) -> Link:
+        """The link that clients outside come by; its end `a` is theirs."""
+        return next(link for link in self.links if link.a.node == self.outside)
+
     def ends(self) -> list[End]:
         """Every end of every link, in order."""
         return [end for link in self.links for end in (link.a, link.b)]

@@ -565,7 +565,7 @@ class RefusesSix:
 
     def __init__(self, real: IptablesEngine) -> None:
         self.engine = real.engine
-        self.read = real.read
+        self.read, self.rehearse = real.read, real.rehearse
         self._commit = real.commit
 
     def commit(self, family: Family, text: str) -> None:

@@ -28,7 +28,7 @@ def test_the_fixtures_are_there(netns_topology, netns_logs, netns_backend):
 @pytest.mark.netns
 def test_a_swap_that_moves_nothing_fails(swap_scenario):
     with pytest.raises(pytest.fail.Exception, match="inconclusive"):
-        swap_scenario(Scenario(swaps=0, seconds=0.5, rate_per_s=200, sides=("outside",)))
+        swap_scenario(Scenario(swap_command="true", seconds=0.5, rate_per_s=200, sides=("outside",)))
 """
 
 

@@ -162,7 +162,8 @@ def both_sides(outside: Any, inside: Any, *, expect: str = "outside_only") -> Re
     made, other = record(outside, expect=expect), record(inside, side="inside")
     assert made.ledger is not None
     assert other.ledger is not None
-    made.ledger = replace(made.ledger, streams=made.ledger.streams + other.ledger.streams)
+    totals = {name: number + other.ledger.totals[name] for name, number in made.ledger.totals.items()}
+    made.ledger = replace(made.ledger, streams=made.ledger.streams + other.ledger.streams, totals=totals)
     return made
 
 
@@ -180,6 +181,84 @@ def test_what_a_rule_dropped_must_be_found_exactly() -> None:
     for found, expected in ((10, "pass"), (9, "inconclusive"), (11, "inconclusive")):
         made = record(some(fates(), found, LOST_UP), expect="nth")
         made.dropped_by_rule = 10
+        assert verdict(made) == expected
+
+
+def linked(made: Record, *, up: int = 0, down: int = 0) -> Record:
+    """The same on a link that says that it dropped so many."""
+    made.link = {
+        "up": {"passed": COUNT - up, "dropped": up, "overtook": 0},
+        "down": {"passed": COUNT - up - down, "dropped": down, "overtook": 0},
+    }
+    return made
+
+
+LOSSY: dict[str, Any] = {"delay_ms": 20, "loss_percent": 1}
+
+
+def lossy(*, lost_up: int = 9, lost_down: int = 7) -> Record:
+    """A run on a link that dropped 9 and 7."""
+    fate = some(some(fates(), lost_up, LOST_UP, at=10), lost_down, LOST_DOWN, at=1900)
+    return linked(record(fate, **LOSSY), up=9, down=7)
+
+
+def test_what_a_link_lost_is_told_from_what_the_swap_lost() -> None:
+    said = "the link lost 9 of 2000 requests and 7 of 1991 replies"
+    assert judge(lossy()) == ("pass", f"0 of 1984 lost (below 1.5e-03 at 95 %); {said}")
+    assert judge(lossy(lost_up=10)) == ("fail", "1 lost_up")
+    assert judge(lossy(lost_down=8)) == ("fail", "1 lost_down")
+    assert [has_faults(made) for made in (lossy(), lossy(lost_up=10))] == [False, True]
+
+
+def test_a_link_that_says_more_than_is_missing_from_outside_proves_nothing() -> None:
+    assert judge(lossy(lost_up=8)) == ("inconclusive", "the link dropped 9, but only 8 from outside are lost_up")
+    inside = both_sides(fates(), some(fates(), 9, LOST_UP, at=10), expect="zero")
+    assert verdict(linked(inside, up=9)) == "inconclusive"
+
+
+def test_who_does_not_cross_the_link_must_lose_nothing() -> None:
+    inside = both_sides(some(fates(), 9, LOST_UP, at=10), some(fates(), 1, LOST_UP, at=10), expect="zero")
+    assert judge(linked(inside, up=9)) == ("fail", "1 lost_up")
+
+
+def test_a_link_that_was_to_lose_or_to_reorder_must() -> None:
+    assert verdict(linked(record(some(fates(), 9, LOST_UP, at=10), **LOSSY), up=9)) == "inconclusive"
+    assert verdict(reordered(0)) == "inconclusive"
+    said = "the link lost 0 of 2000 requests and 0 of 2000 replies, 3 replies came out of order"
+    assert judge(reordered(3)) == ("pass", f"0 of 2000 lost (below 1.5e-03 at 95 %); {said}")
+
+
+def reordered(number: int) -> Record:
+    """A run in which so many replies came one place too late."""
+    made = linked(record(fates(), delay_ms=20, reorder_percent=5))
+    assert made.ledger is not None
+    came = made.ledger.streams[0].answered_ns
+    for first in range(0, 2 * number, 2):
+        came[[first, first + 1]] = came[[first + 1, first]]
+    return made
+
+
+def test_without_a_swap_a_bad_link_loses_as_much_and_nothing_else_is_missing() -> None:
+    said = "the link, without a swap, lost 9 of 2000 requests and 7 of 1991 replies"
+    assert judge(unswapped()) == ("pass", f"0 of 1984 lost (below 1.5e-03 at 95 %); {said}")
+    assert judge(unswapped(lost_up=10)) == ("fail", "1 lost_up")
+
+
+def unswapped(*, lost_up: int = 9) -> Record:
+    """A run without a swap on a link that dropped 9 and 7."""
+    fate = some(some(fates(after=BLUE), lost_up, LOST_UP, at=10), 7, LOST_DOWN, at=1900)
+    made = linked(record(fate, swaps=0, **LOSSY), up=9, down=7)
+    made.swaps_ns = []
+    return made
+
+
+def test_what_was_under_way_before_the_next_swap_may_come_after_it() -> None:
+    late = fates()
+    late[COUNT * 9 // 10 :] = BLUE
+    for sent_before_ms, expected in ((10, "pass"), (30, "fail")):
+        made = linked(record(late, swaps=2, delay_ms=20))
+        again_ns = NS * 9 // 10 + sent_before_ms * 1_000_000
+        made.swaps_ns = [SWAP_NS, (again_ns, again_ns)]
         assert verdict(made) == expected
 
 

@@ -38,8 +38,8 @@ class Run:
         at = self.due(seq) + 10_000
         self.seen.append((7, 0, seq, at, at + 5, 1001, 4, flags))
 
-    def hear(self, seq: int, flags: int = 0, who: int = wire.BLUE) -> None:
-        self.received.append((7, 0, seq, self.due(seq) + 50_000, who, flags))
+    def hear(self, seq: int, flags: int = 0, who: int = wire.BLUE, *, after_ns: int = 50_000) -> None:
+        self.received.append((7, 0, seq, self.due(seq) + after_ns, who, flags))
 
     def account(self) -> Ledger:
         sent = np.array([0 if n in self.unsent else self.due(n) + 1 for n in range(self.count)], np.int64)
@@ -159,6 +159,17 @@ def test_rtt_counts_from_the_schedule() -> None:
     run.see(0)
     run.hear(0)
     assert run.account().rtt_us["max"] == 50
+
+
+@given(st.lists(st.none() | st.integers(0, 9), max_size=30))
+def test_out_of_order_is_what_came_after_one_that_was_sent_later(took_ms: list[int | None]) -> None:
+    run = Run(len(took_ms))
+    for seq, took in enumerate(took_ms):
+        run.see(seq)
+        if took is not None:
+            run.hear(seq, after_ns=took * 1_000_000)
+    came = [seq + took for seq, took in enumerate(took_ms) if took is not None]
+    assert run.account().out_of_order == sum(min(came[at:]) < came[at] for at in range(len(came)))
 
 
 def test_pushes_are_counted_by_who_sent_them() -> None:

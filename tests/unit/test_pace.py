@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from harness.matrix import full, soak, storms
+from harness.matrix import full, links, soak, storms
 from harness.pace import Pace, slowed
 from harness.scenario import Scenario
 
@@ -15,12 +15,12 @@ SLOW = Pace(command_s=1.5, exchange_s=2e-3, cpus=2)
 FLUSH = Scenario(dataplane="classic", service_ms=20, expect="flush")
 
 
-@pytest.mark.parametrize("scenario", [*full(), *soak()], ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", [*full(netem=True), *soak()], ids=lambda scenario: scenario.name)
 def test_a_machine_that_holds_a_scenario_plays_it_as_it_is(scenario: Scenario) -> None:
     assert slowed(scenario, FAST) is scenario
 
 
-@pytest.mark.parametrize("scenario", full(), ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", full(netem=True), ids=lambda scenario: scenario.name)
 def test_what_must_be_shown_is_never_slowed_away(scenario: Scenario) -> None:
     slow = slowed(scenario, SLOW)
     assert slow.expect == scenario.expect
@@ -65,6 +65,21 @@ def test_a_pause_fills_the_buffer_with_as_many_datagrams() -> None:
     paused = Scenario(pause_ms=300, expect="paused")
     slow = slowed(paused, SLOW)
     assert slow.rate_per_s * slow.pause_ms == pytest.approx(paused.rate_per_s * paused.pause_ms, rel=0.01)
+
+
+@pytest.mark.parametrize("bad", links(), ids=lambda scenario: scenario.name)
+def test_a_bad_link_stays_as_bad_and_has_enough_datagrams_to_be_bad_to(bad: Scenario) -> None:
+    slow = slowed(bad, SLOW)
+    assert (slow.delay_ms, slow.loss_percent) == (bad.delay_ms, bad.loss_percent)
+    assert slow.rate_per_s * slow.seconds * (slow.loss_percent or slow.reorder_percent) / 100 >= 15
+    assert slow.stop_old_after_s > (slow.delay_ms + slow.service_ms) / 1000
+
+
+def test_on_a_link_that_reorders_a_datagram_finds_others_to_overtake() -> None:
+    for slow in (slowed(bad, SLOW) for bad in links() if bad.reorder_percent):
+        of_one_stream_per_s = slow.rate_per_s / len(slow.families)
+        assert slow.connected
+        assert of_one_stream_per_s * slow.delay_ms / 1000 > 2
 
 
 @pytest.mark.parametrize("swaps", [1, 20])

@@ -31,7 +31,7 @@ def played(fate4: Any, fate6: Any, **changes: Any) -> Outcome:
     assert account is not None
     (four,) = account.streams
     six = replace(four, plan=replace(four.plan, id=2, family=6), fate=np.array(fate6))
-    made.ledger = replace(account, streams=(four, six), totals={})
+    made.ledger = replace(account, streams=(four, six))
     made.scenario = replace(made.scenario, rate_per_s=2 * COUNT)
     made.said = SWAPPED
     return Outcome(made.scenario, replace(made, **changes))

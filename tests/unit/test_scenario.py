@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -21,6 +22,22 @@ def test_more_flows_than_source_ports_are_refused() -> None:
 def test_a_schedule_without_a_datagram_is_refused() -> None:
     with pytest.raises(ValueError, match="is no datagram for each of 4 streams"):
         Scenario(rate_per_s=1, seconds=0.5)
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        ({"reorder_percent": 5}, "without a delay"),
+        ({"delay_ms": 20, "sides": ("inside",)}, "there are none"),
+        ({"loss_percent": 1, "payload": 4096}, "of at most 1400 bytes"),
+        ({"loss_percent": 1, "backend": "push"}, "echoed datagrams"),
+        ({"swaps": 0}, "only a bad link to show"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_a_bad_link_that_cannot_be_counted_to_the_datagram_is_refused(bad: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Scenario(**bad)
 
 
 def test_the_command_calls_it_wrong_usage() -> None:
