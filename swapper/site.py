@@ -89,7 +89,10 @@ class Site:
             self.say(f"{self.service.name}: repairing first: {'; '.join(report.kernel.faults) or 'no state'}")
             self.host.apply_locked(self.service)
         if self.tag_on(active) not in ("", self._current_tag()):  # a command died after it had moved traffic
-            self.activate(self.tag_on(active))
+            try:
+                self.activate(self.tag_on(active))
+            except DeployError as error:  # a full disk must not keep a dead backend from being started
+                self.say(f"{self.service.name}: {error}")
         return active
 
     def traffic(self) -> PortSet | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from harness.netns import Net
 
-pytestmark = pytest.mark.bench
+pytestmark = pytest.mark.netns
 
 PLANES = [f"{name} {engine}" for name, engines in ENGINES.items() for engine in engines]
 

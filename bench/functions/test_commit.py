@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from harness.netns import Net
 
-pytestmark = pytest.mark.bench
+pytestmark = pytest.mark.netns
 
 SERVICE = Service("game", (PortMap(Protocol.UDP, 1000, Target(1001), Target(1002)),))
 TO_AND_FRO = (PortSet.GREEN, PortSet.BLUE)

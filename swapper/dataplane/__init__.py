@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from swapper.dataplane import traces
 from swapper.dataplane.base import Dataplane, Draining, Observation
-from swapper.errors import MissingError, SwapperError
+from swapper.errors import KernelRefusedError, MissingError, SwapperError
 from swapper.model import DataplaneName, Engine, Service
 
 __all__ = ["Dataplane", "Draining", "Observation", "TakenOut", "for_service", "open_dataplane", "take_out"]
@@ -33,12 +33,13 @@ def for_service(service: Service) -> Dataplane:
     Raises MissingError, which for each engine that was tried says what it lacks and the command that brings it.
     """
     lacks = []
-    for engine in (service.engine,) if service.engine else ENGINES[service.dataplane]:
+    engines = (service.engine,) if service.engine else ENGINES[service.dataplane]
+    for engine in engines:
         try:
             plane = open_dataplane(service.dataplane, engine)
-            if service.engine is None:
+            if len(engines) > 1:
                 plane.rehearse()  # what can be read alone is no choice for who wants to swap
-        except MissingError as error:
+        except (MissingError, KernelRefusedError) as error:
             lacks.append(f"{engine}: {error}")
         else:
             return plane

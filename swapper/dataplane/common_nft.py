@@ -40,8 +40,9 @@ PROTECT_RULES = """\
     ip6 daddr . meta l4proto . th dport @closed6 drop
 """
 
-# A port is translated together with the address that it has: in an inet table Linux before 5.14 refuses the port alone,
-# and before 5.19 (5.15.47, 5.10.122) takes the rule and never applies it (nft_nat_init, nft_nat_inet_eval).
+# A port is translated together with the address that it has: in an inet table Linux of before August 2021 (5.14)
+# refuses the port alone, and before 5.19 (5.15.47, 5.10.122) takes the rule and never applies it (nft_nat_init,
+# nft_nat_inet_eval).
 #
 # A client on 127.0.0.1 or ::1 is no return address for a backend behind a bridge, so it borrows the bridge's. (Replies
 # never find back to ::1, for want of an IPv6 route_localnet; a one-way stream arrives.)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 from typing import Any
 
 from swapper.errors import KernelRefusedError, MissingError
@@ -17,9 +18,10 @@ __all__ = ["Nftables"]
 
 OUTPUT_STATELESS, OUTPUT_JSON, OUTPUT_NUMERIC_PROTO, OUTPUT_TERSE = 1 << 2, 1 << 4, 1 << 7, 1 << 11
 INSTALL = "apt-get install -y libnftables1 nftables"
-# What the kernel says of something that it does not have. Of rules that are known to be right the last two say so as
-# well: it knows no such expression or chain type (nft_expr_type_get), or not all that is asked of one.
-LACKS = ("Operation not supported", "No such file or directory", "Invalid argument")
+LACKS = "Operation not supported"
+# Of rules that are known to be right these say so as well: the kernel knows no such expression or chain type
+# (nft_expr_type_get), or not all that is asked of one.
+LACKS_OF_RULES = (LACKS, "No such file or directory", "Invalid argument")
 
 
 class Nftables:
@@ -42,23 +44,27 @@ class Nftables:
     def __del__(self) -> None:
         self.close()
 
-    def run(self, script: str, *, since: str = "") -> None:
+    def run(self, script: str) -> None:
         """Commit `script` as one transaction.
 
-        Raises KernelRefusedError with nft's own words, nothing of the script was applied then; or MissingError, where
-        the kernel lacks something: a script that any Linux from `since` on takes is refused for no other reason.
+        Raises KernelRefusedError with nft's own words, nothing of the script was applied then; or MissingError.
         """
         status, _, error = self._call(script, flags=0)
         if status:
-            raise _refusal(error, since)
+            raise _refusal(error)
 
-    def rehearse(self, script: str, *, since: str) -> None:
-        """What `run` would raise; the kernel checks the transaction and lets it go."""
-        self._lib.nft_ctx_set_dry_run(self._context, True)
-        try:
-            self.run(script, since=since)
-        finally:
-            self._lib.nft_ctx_set_dry_run(self._context, False)
+    def rehearse(self, rules: str, *, since: str) -> None:
+        """Raise what keeps the kernel from taking `rules`, which any Linux from `since` on knows: it checks them only.
+
+        MissingError where it lacks something, KernelRefusedError where it says anything else.
+        """
+        trial = Nftables()  # a context of its own: some releases keep what they have only tried
+        trial._lib.nft_ctx_set_dry_run(trial._context, True)
+        status, _, error = trial._call(rules, flags=0)
+        if any(lack in error for lack in LACKS_OF_RULES):
+            raise _lack(error, since)
+        if status:
+            raise _refusal(error)
 
     def table(self, name: str, *, elements: bool) -> list[dict[str, Any]]:
         """The objects of `inet NAME` (chains, rules, maps and sets), [] when there is no such table.
@@ -94,16 +100,28 @@ class Nftables:
         return status, output.decode(), error.decode()
 
 
-def _refusal(error: str, since: str = "") -> Exception:
+def _refusal(error: str) -> Exception:
     if "Operation not permitted" in error:
         return MissingError("changing nftables needs CAP_NET_ADMIN: run as root (sudo swapper ...)")
-    if any(lack in error for lack in (LACKS if since else LACKS[:1])):
-        return MissingError(
-            f"nf_tables of this kernel, {os.uname().release}, lacks something that the rules need"
-            f"{f'; Linux {since} and later have it' if since else ''} "
-            f"(load it: modprobe -a nft_ct nft_nat nft_fib_inet nft_masq):\n{error.strip()}"
-        )
+    if LACKS in error:
+        return _lack(error)
     return KernelRefusedError(f"nftables refused the transaction, nothing moved:\n{error.strip()}")
+
+
+def _lack(error: str, since: str = "") -> MissingError:
+    release = os.uname().release
+    too_old = since and _numbers(release) < _numbers(since)
+    mend = (
+        f"Linux {since} and later have it" if too_old else "load it: modprobe -a nft_ct nft_nat nft_fib_inet nft_masq"
+    )
+    return MissingError(
+        f"nf_tables of this kernel, {release}, lacks something that the rules need; {mend}:\n{error.strip()}"
+    )
+
+
+def _numbers(release: str) -> list[int]:
+    """`6.1.0-40-amd64` as 6, 1."""
+    return [int(number) for number in re.findall(r"\d+", release)[:2]]
 
 
 def _library() -> ctypes.CDLL:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from swapper.dataplane.libnftables import Nftables
+from swapper.errors import KernelRefusedError
 
 __all__ = ["Element", "Extension", "NftTable", "Snapshot"]
 
@@ -92,7 +93,7 @@ class NftTable:
         return Snapshot(bool(objects), intact, owned)
 
     def rehearse(self) -> None:
-        """Whether the kernel takes the rules, tried without a change unless it has them. Raises MissingError."""
+        """Raise MissingError or KernelRefusedError where the kernel would not take the rules; changes nothing."""
         if not self.nft.table(self.name, elements=False):
             self.nft.rehearse(self._whole({}), since=self._since)
 
@@ -117,7 +118,11 @@ class NftTable:
             if was != will:
                 self._certify(by_owner)
             return
-        self.nft.run(self._whole(by_owner), since=self._since)
+        try:
+            self.nft.run(self._whole(by_owner))
+        except KernelRefusedError:
+            self.nft.rehearse(self._whole({}), since=self._since)  # is it the rules? then the kernel lacks something
+            raise
         self._certify(by_owner)
 
     def difference(self, service: str, present: set[Element], wanted: set[Element]) -> str:

@@ -48,7 +48,10 @@ def looked_at(dataplane: str, limit: Callable[[float], float], *, one_core: bool
 
 @each_dataplane
 def test_the_median_round_trip_is_close_to_the_direct_one(dataplane: str) -> None:
-    on_one_core_us = median(rtts_us((DIRECT,), seconds=2, seed=1, one_core=True)[DIRECT.name])
+    # Whatever else the machine does can only add.
+    on_one_core_us = min(
+        median(rtts_us((DIRECT,), seconds=1, seed=seed, one_core=True)[DIRECT.name]) for seed in range(3)
+    )
 
     def limit(direct_us: float) -> float:
         if direct_us >= WAKING * on_one_core_us:

@@ -48,7 +48,7 @@ def send_a_batch(net: Net, logs: Path, *, rate_per_s: int, stopped_s: float = 0.
     return report
 
 
-def test_the_batch_sender_keeps_two_hundred_thousand_a_second_to_a_sink_on_one_core(logs: Path) -> None:
+def test_the_batch_sender_keeps_its_rate_to_a_sink_on_one_core(logs: Path) -> None:
     rate_per_s = int(RATE / support.slowness())
     with build(OUTSIDE_AND_HOST) as net:
         # Time that the hypervisor took is told apart and not the sender's; whom it made wait for whom is not told.

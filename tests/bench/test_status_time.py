@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from swapper.model import DataplaneName, Engine
+from swapper.model import DataplaneName
 from tests import support
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def took_ms(host: Namespace, argv: tuple[str | Path, ...], env: Mapping[str, str
 
 def test_status_is_quick(netns_topology: Net, tmp_path: Path) -> None:
     host = netns_topology["host"]
-    config = support.configuration(tmp_path, DataplaneName.ZONES, Engine.NFTABLES)
+    config = support.configuration(tmp_path, DataplaneName.ZONES, None)
     # An installed copy has its bytecode beside it; here it is kept elsewhere, whatever the environment says.
     env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     env["PYTHONPYCACHEPREFIX"] = str(tmp_path / "bytecode")
