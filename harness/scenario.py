@@ -108,6 +108,9 @@ class Scenario:
         return bool(self.delay_ms or self.loss_percent or self.reorder_percent)
 
     def _check_link(self) -> None:
+        """Without a swap too: such a scenario has a bad link."""
+        if (self.udp, self.expect) != ("cut", "zero"):
+            raise ValueError("on a bad link only a cut that loses nothing can be shown, no drain and no control")
         if self.reorder_percent and not self.delay_ms:
             raise ValueError("without a delay no datagram overtakes another")
         if "outside" not in self.sides:
