@@ -114,8 +114,8 @@ def _without_effect(record: Record, account: Ledger) -> str:
     scenario = record.scenario
     if scenario.loss_percent and not all(_by_link(record).values()):
         return f"the link was to lose datagrams each way: {_of_the_link(record, account)}"
-    if scenario.reorder_percent and not account.out_of_order:
-        return "the link was to reorder datagrams, and no reply came out of order"
+    if scenario.reorder_percent and not (account.out_of_order and all(did["overtook"] for did in record.link.values())):
+        return f"the link was to reorder datagrams each way: {_of_the_link(record, account)}"
     if not scenario.swaps:
         return ""
     if not (account.totals["answered_blue"] and account.totals["answered_green"]):
@@ -130,8 +130,12 @@ def _of_the_link(record: Record, account: Ledger) -> str:
     """What a bad link did, in words."""
     requests, replies = (f"{did['dropped']} of {did['dropped'] + did['passed']}" for did in record.link.values())
     whose = "the link" if record.scenario.swaps else "the link, without a swap,"
-    order = f", {account.out_of_order} replies came out of order" if record.scenario.reorder_percent else ""
-    return f"{whose} lost {requests} requests and {replies} replies{order}"
+    lost = f"{whose} lost {requests} requests and {replies} replies"
+    if not record.scenario.reorder_percent:
+        return lost
+    early_requests, early_replies = (did["overtook"] for did in record.link.values())
+    early = f"{early_requests} requests and {early_replies} replies overtook others"
+    return f"{lost}, {early}, {account.out_of_order} replies came out of order"
 
 
 def tcp_faults(record: Record) -> dict[str, int]:
