@@ -86,7 +86,7 @@ def _zero(record: Record, account: Ledger) -> Verdict:
         return "fail", f"TCP: {broken}"
     if record.tcp and not (record.tcp["kept"] and record.tcp["new_after_swap"]):
         return "inconclusive", f"TCP: {record.tcp}"
-    if record.scenario.udp == "cut" and not record.scenario.storm_swaps and (astray := _astray(record, account)):
+    if astray := _astray(record, account):
         return "fail", astray
     told = account.scheduled - sum(by_link.values())
     pushed = f", {record.pushes['received']} pushes" if record.pushes else ""
@@ -159,14 +159,17 @@ def has_faults(record: Record) -> bool:
         return False
     lost = account.lost - account.totals["receiver_dropped"] - sum(_by_link(record).values())
     pushes = any(record.pushes.get(name) for name in ("lost", "misaddressed", "duplicate"))
-    return bool(lost or account.totals["duplicate"] or account.strays or pushes or tcp_faults(record))
+    stray = account.strays or _astray(record, account)
+    return bool(lost or account.totals["duplicate"] or stray or pushes or tcp_faults(record))
 
 
 def _astray(record: Record, account: Ledger) -> str:
-    """What a set answered after the swap that took it out of use, in words; "" when there is nothing of the kind."""
+    """What a set answered after the cut that took it out of use, in words; "" when there is nothing of the kind."""
+    if record.scenario.udp == "drain" or record.scenario.storm_swaps or not record.swaps_ns:
+        return ""
     under_way_ns = int(record.scenario.delay_ms * 1_000_000)  # what is sent so long before a swap may come after it
     untils = [begin - under_way_ns for begin, _ in record.swaps_ns[1:]] + [FOREVER]
-    for number, ((_, end_ns), until_ns) in enumerate(zip(record.swaps_ns, untils, strict=False)):
+    for number, ((_, end_ns), until_ns) in enumerate(zip(record.swaps_ns, untils, strict=True)):
         old = ANSWERED_BLUE if number % 2 == 0 else ANSWERED_GREEN
         for stream in account.streams:
             between = (stream.sent_ns > end_ns + ATOMIC_NS) & (stream.sent_ns < until_ns)

@@ -101,6 +101,13 @@ def test_a_run_with_any_fault_is_not_made_again() -> None:
     assert all(has_faults(made) for made in (record(some(fates(), 1, LOST_UP)), pushed(duplicate=1), reset))
 
 
+def test_a_run_with_a_datagram_on_the_old_set_is_not_made_again_although_its_last_swap_was_late() -> None:
+    for at, faulty in ((COUNT * 3 // 4, True), (COUNT // 2 + 10, False)):
+        made = record(some(fates(), 1, BLUE, at=at), swaps=2)
+        made.swaps_ns = [SWAP_NS, (NS - 10, NS + 10)]
+        assert (verdict(made), outlasted(made), has_faults(made)) == ("inconclusive", True, faulty)
+
+
 def test_a_datagram_on_the_old_set_after_the_swap_fails() -> None:
     assert verdict(record(some(fates(), 1, BLUE, at=COUNT - 10))) == "fail"
 
