@@ -35,7 +35,9 @@ def judge(record: Record) -> Verdict:
         return "inconclusive", "; ".join(record.problems) or "there is no ledger"
     if why := _proves_nothing(record, account):
         return "inconclusive", why
-    return RULES[record.scenario.expect](record, account)
+    verdict, why = RULES[record.scenario.expect](record, account)
+    swaps = len(record.commits_ms)  # a slow machine makes fewer than a scenario is named for
+    return verdict, f"{why}; {swaps} swaps" if swaps > 1 else why
 
 
 def _proves_nothing(record: Record, account: Ledger) -> str:

@@ -54,6 +54,13 @@ def test_a_clean_swap_passes_and_prints_its_bound() -> None:
     assert judge(record(fates())) == ("pass", "0 of 2000 lost (below 1.5e-03 at 95 %)")
 
 
+def test_a_verdict_says_how_many_swaps_it_is_on() -> None:
+    lost = record(some(fates(), 1, LOST_UP))
+    for number, words in ((1, ""), (4, "; 4 swaps")):
+        lost.commits_ms = [0.1] * number
+        assert judge(lost) == ("fail", f"1 lost_up{words}")
+
+
 def test_the_old_backend_owes_rate_times_service_time() -> None:
     assert owed(Scenario(sides=("outside",), rate_per_s=10_000, service_ms=20)) == 200
     assert owed(Scenario(sides=("outside", "inside"), rate_per_s=500, service_ms=5)) == 5
