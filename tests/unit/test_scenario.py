@@ -49,6 +49,13 @@ def test_the_command_calls_it_wrong_usage() -> None:
     assert done.exit_code == 0
 
 
+@pytest.mark.parametrize(("word", "code"), [("kernels", 2), ("planes", 6)])
+def test_only_what_plays_needs_root(word: str, code: int) -> None:
+    script = f"import os; os.geteuid = lambda: 1000; from harness.cli import cli; cli([{word!r}, 'nowhere.json'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+
+
 def test_the_command_that_the_harness_falls_back_to_is_there() -> None:
     done = subprocess.run([sys.executable, "-m", "swapper", "--help"], capture_output=True, text=True, check=True)
     assert "swap" in done.stdout
