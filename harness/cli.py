@@ -89,7 +89,8 @@ def planes(*, only: str, json_path: Path | None) -> None:
     from harness.planes import document, scenarios
     from harness.versions import described
 
-    found = document(_played(_chosen(scenarios(), only)), described())
+    host = described()  # first: what cannot be had should not cost minutes
+    found = document(_played(_chosen(scenarios(), only)), host)
     click.echo(table([found]), nl=False)
     if json_path:
         _write(json_path, json.dumps(found))
