@@ -112,6 +112,15 @@ def test_kernels_stand_side_by_side_and_every_other_word_than_holds_has_its_reas
     assert max(map(len, lines[4:])) <= 120
 
 
+def test_two_kernels_of_one_version_stand_side_by_side_by_their_releases() -> None:
+    other = "5.10.230-vanilla"
+    both = [document([played(fates(), fates())], host) for host in (HOST, {**HOST, "kernel": other})]
+    heading, _, row, *_ = table(both).splitlines()
+    columns = [f"Linux {kernel}, IPv{family}" for kernel in (HOST["kernel"], other) for family in (4, 6)]
+    assert heading == f"| dataplane | engine | {' | '.join(columns)} |"
+    assert row.count("holds") == 4
+
+
 def test_the_table_replaces_what_is_between_its_markers_and_nothing_else() -> None:
     page = f"before\n{START}old\n{END}after\n"
     assert put("new\n", page) == f"before\n{START}new\n{END}after\n"
