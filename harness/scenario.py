@@ -18,7 +18,7 @@ from harness.expect import judge
 from harness.netns import build
 from harness.records import LogOverflowError
 from harness.stage import Stage
-from harness.switch import SwitchError
+from harness.switch import SwapperError, SwitchError
 from harness.topology import FAMILIES, PRESETS, SIDES, Family, Side
 from harness.workers import WorkerError
 
@@ -137,7 +137,7 @@ class Record:
     dropped_by_rule: int = 0
     link: dict[str, dict[str, int]] = field(default_factory=dict)  # what a bad one did, on the way "up" and "down"
     said: str = ""  # by the swap command, last
-    exit_code: int = 0  # of the command that failed
+    exit_code: int = 0  # of `swapper`, where it refused
     load: float = 0.0
     verdict: str = "inconclusive"
     why: str = ""
@@ -200,8 +200,10 @@ def run(
         except (LogOverflowError, WorkerError, subprocess.TimeoutExpired, OSError) as error:
             record.problems.append(f"the harness did not come to its end: {error}")
         except subprocess.CalledProcessError as error:
-            record.exit_code, record.said = error.returncode, (error.stderr or "").strip() or "no message"
-            record.problems.append(f"{shlex.join(error.cmd)} ended with {error.returncode}: {record.said}")
+            said = (error.stderr or "").strip() or "no message"
+            record.problems.append(f"{shlex.join(error.cmd)} ended with {error.returncode}: {said}")
+            if isinstance(error, SwapperError):
+                record.exit_code, record.said = error.returncode, said
         record.verdict, record.why = judge(record)
         if record.verdict != "pass" and keep is not None:
             _keep_capture(record, folder / "run.pcap", keep)

@@ -72,6 +72,7 @@ def test_a_flush_owes_each_family_its_share() -> None:
 def test_what_swapper_calls_missing_is_not_available_in_its_own_words() -> None:
     (four, six) = cells(refused(6, LACKS))
     assert (four.state, six.state, four.why) == ("not available", "not available", LACKS)
+    assert states(played(fates(), fates(), problems=["it ended"], exit_code=6, said=LACKS)) == ["fails", "fails"]
 
 
 def test_a_kernel_that_refuses_is_a_failure_and_a_run_that_proves_nothing_no_verdict() -> None:
