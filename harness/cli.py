@@ -39,12 +39,14 @@ def main() -> NoReturn:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="portswap", prog_name="swapper-harness")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Swap live traffic in network namespaces of its own and account for every datagram.
 
     Exit codes: 0 pass, 1 fail, 2 wrong usage, 3 inconclusive, 6 not root.
     """
-    if os.geteuid() != 0 and not {"-h", "--help"} & set(sys.argv):
+    reads_only = context.invoked_subcommand == kernels.name or {"-h", "--help"} & set(sys.argv)
+    if os.geteuid() != 0 and not reads_only:
         click.echo("swapper-harness: making network namespaces needs root; run: sudo swapper-harness ...", err=True)
         sys.exit(6)
 
@@ -87,7 +89,8 @@ def planes(*, only: str, json_path: Path | None) -> None:
     from harness.planes import document, scenarios
     from harness.versions import described
 
-    found = document(_played(_chosen(scenarios(), only)), described())
+    host = described()  # first: what cannot be had should not cost minutes
+    found = document(_played(_chosen(scenarios(), only)), host)
     click.echo(table([found]), nl=False)
     if json_path:
         _write(json_path, json.dumps(found))

@@ -35,7 +35,9 @@ def judge(record: Record) -> Verdict:
         return "inconclusive", "; ".join(record.problems) or "there is no ledger"
     if why := _proves_nothing(record, account):
         return "inconclusive", why
-    return RULES[record.scenario.expect](record, account)
+    verdict, why = RULES[record.scenario.expect](record, account)
+    swaps = len(record.commits_ms)  # a slow machine makes fewer than a scenario is named for
+    return verdict, f"{why}; {swaps} swaps" if swaps > 1 else why
 
 
 def _proves_nothing(record: Record, account: Ledger) -> str:
@@ -86,7 +88,7 @@ def _zero(record: Record, account: Ledger) -> Verdict:
         return "fail", f"TCP: {broken}"
     if record.tcp and not (record.tcp["kept"] and record.tcp["new_after_swap"]):
         return "inconclusive", f"TCP: {record.tcp}"
-    if record.scenario.udp == "cut" and not record.scenario.storm_swaps and (astray := _astray(record, account)):
+    if astray := _astray(record, account):
         return "fail", astray
     told = account.scheduled - sum(by_link.values())
     pushed = f", {record.pushes['received']} pushes" if record.pushes else ""
@@ -114,8 +116,8 @@ def _without_effect(record: Record, account: Ledger) -> str:
     scenario = record.scenario
     if scenario.loss_percent and not all(_by_link(record).values()):
         return f"the link was to lose datagrams each way: {_of_the_link(record, account)}"
-    if scenario.reorder_percent and not account.out_of_order:
-        return "the link was to reorder datagrams, and no reply came out of order"
+    if scenario.reorder_percent and not (account.out_of_order and all(did["overtook"] for did in record.link.values())):
+        return f"the link was to reorder datagrams each way: {_of_the_link(record, account)}"
     if not scenario.swaps:
         return ""
     if not (account.totals["answered_blue"] and account.totals["answered_green"]):
@@ -130,8 +132,12 @@ def _of_the_link(record: Record, account: Ledger) -> str:
     """What a bad link did, in words."""
     requests, replies = (f"{did['dropped']} of {did['dropped'] + did['passed']}" for did in record.link.values())
     whose = "the link" if record.scenario.swaps else "the link, without a swap,"
-    order = f", {account.out_of_order} replies came out of order" if record.scenario.reorder_percent else ""
-    return f"{whose} lost {requests} requests and {replies} replies{order}"
+    lost = f"{whose} lost {requests} requests and {replies} replies"
+    if not record.scenario.reorder_percent:
+        return lost
+    early_requests, early_replies = (did["overtook"] for did in record.link.values())
+    early = f"{early_requests} requests and {early_replies} replies overtook others"
+    return f"{lost}, {early}, {account.out_of_order} replies came out of order"
 
 
 def tcp_faults(record: Record) -> dict[str, int]:
@@ -155,14 +161,17 @@ def has_faults(record: Record) -> bool:
         return False
     lost = account.lost - account.totals["receiver_dropped"] - sum(_by_link(record).values())
     pushes = any(record.pushes.get(name) for name in ("lost", "misaddressed", "duplicate"))
-    return bool(lost or account.totals["duplicate"] or account.strays or pushes or tcp_faults(record))
+    stray = account.strays or _astray(record, account)
+    return bool(lost or account.totals["duplicate"] or stray or pushes or tcp_faults(record))
 
 
 def _astray(record: Record, account: Ledger) -> str:
-    """What a set answered after the swap that took it out of use, in words; "" when there is nothing of the kind."""
+    """What a set answered after the cut that took it out of use, in words; "" when there is nothing of the kind."""
+    if record.scenario.udp == "drain" or record.scenario.storm_swaps or not record.swaps_ns:
+        return ""
     under_way_ns = int(record.scenario.delay_ms * 1_000_000)  # what is sent so long before a swap may come after it
     untils = [begin - under_way_ns for begin, _ in record.swaps_ns[1:]] + [FOREVER]
-    for number, ((_, end_ns), until_ns) in enumerate(zip(record.swaps_ns, untils, strict=False)):
+    for number, ((_, end_ns), until_ns) in enumerate(zip(record.swaps_ns, untils, strict=True)):
         old = ANSWERED_BLUE if number % 2 == 0 else ANSWERED_GREEN
         for stream in account.streams:
             between = (stream.sent_ns > end_ns + ATOMIC_NS) & (stream.sent_ns < until_ns)

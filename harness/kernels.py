@@ -28,9 +28,10 @@ LEGEND: Final = (
 def table(documents: Sequence[Mapping[str, Any]]) -> str:
     """A row for each dataplane and engine, a column for each kernel and family, and below what they stand for."""
     columns: dict[tuple[str, Family], dict[tuple[str, str], Cell]] = {}
-    for one in documents:
+    names = _names(documents)
+    for kernel, one in zip(names, documents, strict=True):
         for cell in (Cell(**raw) for raw in one["cells"]):
-            columns.setdefault((_kernel(one), cell.family), {})[cell.dataplane, cell.engine] = cell
+            columns.setdefault((kernel, cell.family), {})[cell.dataplane, cell.engine] = cell
     rows = dict.fromkeys(row for cells in columns.values() for row in cells)
     reasons: list[str] = []
     lines = [_line("dataplane", "engine", *(f"{kernel}, IPv{family}" for kernel, family in columns))]
@@ -45,7 +46,7 @@ def table(documents: Sequence[Mapping[str, Any]]) -> str:
         if cell.state == "holds" and cell.dataplane != "classic"
     ]
     below = [_wrapped(LEGEND.format(fewest=min(lossless, default=0))) + "\n"]
-    below += [_wrapped(f"- {_described(one)}", "  ") for one in documents]
+    below += [_wrapped(f"- {kernel}: {_described(one)}", "  ") for kernel, one in zip(names, documents, strict=True)]
     below += [_wrapped(f"{number}. {reason}", "   ") for number, reason in enumerate(reasons, 1)]
     return "\n".join([*lines, "", *below, ""])
 
@@ -75,15 +76,20 @@ def _word(cell: Cell | None, kernel: str, reasons: list[str]) -> str:
     return f"{cell.state} ({reasons.index(reason) + 1})"
 
 
-def _kernel(one: Mapping[str, Any]) -> str:
-    """The version that a kernel is called by."""
-    return "Linux " + ".".join(one["host"]["kernel"].split(".")[:2])
+def _names(documents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each kernel is called: by its version, or by its release where several share that."""
+    releases = [one["host"]["kernel"] for one in documents]
+    versions = [".".join(release.split(".")[:2]) for release in releases]
+    return [
+        f"Linux {version if versions.count(version) == 1 else release}"
+        for version, release in zip(versions, releases, strict=True)
+    ]
 
 
 def _described(one: Mapping[str, Any]) -> str:
     host = one["host"]
     programs = ", ".join(host[name] for name in ("iptables", "nft", "python") if name in host)
-    return f"{_kernel(one)}: {host['kernel']} under {host['system']}, with {programs}"
+    return f"{host['kernel']} under {host['system']}, with {programs}"
 
 
 def _wrapped(text: str, indent: str = "") -> str:

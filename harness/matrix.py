@@ -169,6 +169,7 @@ def soak() -> list[Scenario]:
             dataplane=dataplane,
             engine=engine,
             swaps=200,
+            unabridged=True,
             seconds=200 * PERIOD_S[engine],
             service_ms=20,
             **SWAPPING,

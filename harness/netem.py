@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 from typing import TYPE_CHECKING, Final
 
 from harness.netns import build
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
     from harness.netns import Namespace
     from harness.scenario import Scenario
 
-__all__ = ["counted", "impair", "is_there", "read", "script"]
+__all__ = ["counted", "impair", "is_there", "read", "says_absent", "script"]
 
 LIMIT: Final = 100_000  # datagrams under way; a full queue would drop others than those that the link is to lose
 LONELY: Final = Topology("lonely", (Node("host"),), ())
-ABSENT: Final = ("qdisc kind is unknown", "classifier not found")  # net/sched/sch_api.c, cls_api.c
+ABSENT: Final = (
+    "qdisc kind is unknown",  # net/sched/sch_api.c
+    "classifier not found",  # net/sched/cls_api.c
+    "Operation not supported",  # a kernel without CONFIG_NET_SCHED
+)
 
 
 def impair(namespace: Namespace, interface: str, scenario: Scenario) -> None:
@@ -37,17 +42,22 @@ def read(namespace: Namespace, interface: str) -> dict[str, int]:
 
 @functools.cache
 def is_there() -> bool:
-    """Whether this kernel has netem, tried out in a namespace; without root nobody knows, and it counts as not there.
+    """Whether this kernel has netem, tried out in a namespace; without root or `tc` it counts as not there.
 
     Raises RuntimeError where the trial fails for another reason.
     """
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or not shutil.which("tc"):
         return False
     with build(LONELY) as net:
         done = net["host"].run(["tc", "-batch", "-"], stdin=script("lo", delay_ms=1), check=False)
-    if done.returncode and not any(word in done.stderr for word in ABSENT):
+    if done.returncode and not says_absent(done.stderr):
         raise RuntimeError(f"whether this kernel has netem cannot be told: {done.stderr.strip()}")
     return done.returncode == 0
+
+
+def says_absent(said: str) -> bool:
+    """Whether `tc` says that the kernel lacks what a bad link is made of."""
+    return any(words in said for words in ABSENT)
 
 
 def script(interface: str, delay_ms: float = 0, loss_percent: float = 0, reorder_percent: float = 0) -> str:

@@ -50,6 +50,8 @@ def slowed(scenario: Scenario, pace: Pace) -> Scenario:
     )
     # A swap waits for twice the receiver's pause.
     needed_s = max(_needed_s(rare, pace) + 2 * (rare.pause_ms - scenario.pause_ms) / 1000, _bad_s(rare))
+    if scenario.unabridged:
+        needed_s = max(needed_s, scenario.period_s * rarer)
     if rarer == 1 and needed_s <= scenario.period_s:
         return scenario
     return _longer(rare, needed_s)
@@ -75,9 +77,9 @@ def _bad_s(scenario: Scenario) -> float:
 
 
 def _longer(scenario: Scenario, needed_s: float) -> Scenario:
-    """The scenario with so much time for each swap; of many swaps fewer are made."""
+    """The scenario with so much time for each swap; of many swaps fewer are made, unless it is unabridged."""
     (first_s, *_), period_s, swaps = scenario.moments_s() or [0.0], scenario.period_s, scenario.swaps
-    if needed_s > period_s:
+    if needed_s > period_s and not scenario.unabridged:
         swaps = max(min(swaps, LEAST_SWAPS), int(swaps * period_s / needed_s))
     lead_s = max(first_s, SEEN * scenario.flows / scenario.rate_per_s)
     return replace(scenario, swaps=swaps, lead_s=lead_s, seconds=lead_s + max(1, swaps) * max(period_s, needed_s))

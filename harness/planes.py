@@ -97,7 +97,8 @@ def _cell(outcome: Outcome, family: Family) -> Cell:
     dataplane = scenario.dataplane or "default"
     named = f"{dataplane}, drain" if scenario.udp == "drain" else dataplane
     if record.exit_code:
-        state: State = "not available" if record.exit_code == LACKING else "fails"
+        lacking = record.exit_code == LACKING and not record.swaps_ns
+        state: State = "not available" if lacking else "fails"
         return Cell(named, scenario.engine or "", family, state, record.said)
     account = record.ledger.of(family) if record.ledger else None
     share = replace(scenario, families=(family,), rate_per_s=scenario.rate_per_s // len(scenario.families))

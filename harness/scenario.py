@@ -18,7 +18,7 @@ from harness.expect import judge
 from harness.netns import build
 from harness.records import LogOverflowError
 from harness.stage import Stage
-from harness.switch import SwitchError
+from harness.switch import SwapperError, SwitchError
 from harness.topology import FAMILIES, PRESETS, SIDES, Family, Side
 from harness.workers import WorkerError
 
@@ -55,6 +55,7 @@ class Scenario:
     service_ms: float = 0
     seconds: float = 2.0
     swaps: int = 1
+    unabridged: bool = False  # a slow machine takes longer for it, and leaves out no swap and no datagram
     lead_s: float = 0  # before the first swap; 0: as long as between two
     stop_old_after_s: float = 0.3
     udp: Literal["cut", "drain"] = "cut"
@@ -107,6 +108,9 @@ class Scenario:
         return bool(self.delay_ms or self.loss_percent or self.reorder_percent)
 
     def _check_link(self) -> None:
+        """Without a swap too: such a scenario has a bad link."""
+        if (self.udp, self.expect) != ("cut", "zero"):
+            raise ValueError("on a bad link only a cut that loses nothing can be shown, no drain and no control")
         if self.reorder_percent and not self.delay_ms:
             raise ValueError("without a delay no datagram overtakes another")
         if "outside" not in self.sides:
@@ -133,7 +137,7 @@ class Record:
     dropped_by_rule: int = 0
     link: dict[str, dict[str, int]] = field(default_factory=dict)  # what a bad one did, on the way "up" and "down"
     said: str = ""  # by the swap command, last
-    exit_code: int = 0  # of the command that failed
+    exit_code: int = 0  # of `swapper`, where it refused
     load: float = 0.0
     verdict: str = "inconclusive"
     why: str = ""
@@ -196,8 +200,10 @@ def run(
         except (LogOverflowError, WorkerError, subprocess.TimeoutExpired, OSError) as error:
             record.problems.append(f"the harness did not come to its end: {error}")
         except subprocess.CalledProcessError as error:
-            record.exit_code, record.said = error.returncode, (error.stderr or "").strip() or "no message"
-            record.problems.append(f"{shlex.join(error.cmd)} ended with {error.returncode}: {record.said}")
+            said = (error.stderr or "").strip() or "no message"
+            record.problems.append(f"{shlex.join(error.cmd)} ended with {error.returncode}: {said}")
+            if isinstance(error, SwapperError):
+                record.exit_code, record.said = error.returncode, said
         record.verdict, record.why = judge(record)
         if record.verdict != "pass" and keep is not None:
             _keep_capture(record, folder / "run.pcap", keep)

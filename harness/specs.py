@@ -22,6 +22,7 @@ __all__ = [
     "WHO",
     "backend",
     "configuration",
+    "linger_ms",
     "listens",
     "streams",
     "tcp_client",
@@ -37,6 +38,7 @@ TCP_INTERNAL: Final = {"blue": 8081, "green": 8082}
 TCP_STREAM: Final = 900
 WHO: Final = {"blue": wire.BLUE, "green": wire.GREEN}
 NS: Final = 1_000_000_000
+LINGER_MS: Final = 600  # beside what a link and a backend take for a reply
 
 
 def streams(scenario: Scenario, topology: Topology, folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -99,6 +101,11 @@ def tcp_client(scenario: Scenario, topology: Topology, side: Side, family: Famil
         "new_every_ms": 20,
         "duration_ms": int(scenario.seconds * 1000),
     }
+
+
+def linger_ms(scenario: Scenario) -> float:
+    """How long clients listen after their last datagram."""
+    return LINGER_MS + 2 * scenario.delay_ms + scenario.service_ms
 
 
 def backend(scenario: Scenario, topology: Topology, port_set: str, *, run: int, log: Path) -> dict[str, Any]:

@@ -29,7 +29,6 @@ __all__ = ["Stage"]
 
 NS: Final = 1_000_000_000
 LEAD_NS: Final = 150_000_000  # between the order to go and the first slot
-LINGER_MS: Final = 600
 
 
 class Stage:
@@ -78,7 +77,7 @@ class Stage:
         self._swap_under_load(t0_ns, stack)
         if self.scenario.backend == "push":
             # A push that leaves after its client has gone would count as lost: the backends end first.
-            _sleep_until(t0_ns + int((self.scenario.seconds + LINGER_MS / 3000) * NS))
+            _sleep_until(t0_ns + int((self.scenario.seconds + specs.linger_ms(self.scenario) / 3000) * NS))
             for port_set in list(self.backends):
                 self.retire(port_set)
         allowed_s = self.scenario.seconds + self.scenario.drain_timeout_s + 30
@@ -196,7 +195,7 @@ class Stage:
                 "run": self.run_id,
                 "log": str(self.folder / f"received-{node}"),
                 "capacity": expected * 2 + 100_000,
-                "linger_ms": LINGER_MS,
+                "linger_ms": specs.linger_ms(self.scenario),
                 "streams": streams,
             }
             workers[node] = stack.enter_context(self.net[node].start("client", spec))

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from harness.scenario import Scenario
     from harness.topology import Topology
 
-__all__ = ["CommandSwitch", "SwapperSwitch", "Switch", "SwitchError", "SwitchFactory", "swapper_command", "switch_for"]
+__all__ = [
+    "CommandSwitch",
+    "SwapperError",
+    "SwapperSwitch",
+    "Switch",
+    "SwitchError",
+    "SwitchFactory",
+    "swapper_command",
+    "switch_for",
+]
 
 SHOWN_LINES: Final = 12
 SHOWN_BYTES: Final = 1 << 16
@@ -28,6 +37,10 @@ SHOWN_BYTES: Final = 1 << 16
 
 class SwitchError(Exception):
     """What moves the traffic failed; the message names it and quotes what it said."""
+
+
+class SwapperError(subprocess.CalledProcessError):
+    """The `swapper` command refused: its exit code says why, as no other command's does."""
 
 
 class Switch(Protocol):
@@ -50,7 +63,7 @@ SwitchFactory = Callable[["Namespace", Path], Switch]  # for one run: its host, 
 
 
 class SwapperSwitch:
-    """The `swapper` command, as a user would type it."""
+    """The `swapper` command, as a user would type it; SwapperError where it refuses."""
 
     in_kernel = True
 
@@ -71,7 +84,11 @@ class SwapperSwitch:
         """Nothing: rules go with their namespace."""
 
     def _run(self, *arguments: str) -> dict[str, Any]:
-        done = self.host.run([*self.command, *arguments, "--config", str(self.config), "--json"])
+        argv = [*self.command, *arguments, "--config", str(self.config), "--json"]
+        try:
+            done = self.host.run(argv)
+        except subprocess.CalledProcessError as error:
+            raise SwapperError(error.returncode, error.cmd, error.stdout, error.stderr) from error
         self.said = done.stdout.strip()
         document: dict[str, Any] = json.loads(self.said)
         return document

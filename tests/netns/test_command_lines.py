@@ -13,7 +13,7 @@ import pytest
 
 from harness.calibrate import held
 from harness.ledger import FATES
-from harness.scenario import Scenario
+from harness.scenario import Scenario, run
 
 pytestmark = pytest.mark.netns
 
@@ -60,6 +60,13 @@ def test_a_run_that_breaks_proves_nothing_and_says_why(tmp_path: Path) -> None:
     assert document["verdict"] == "inconclusive"
     assert "swapper apply game" in document["why"]
     assert "engine" in document["why"].rpartition("ended with 2: ")[2]
+    assert (document["exit_code"], document["said"] in document["why"]) == (2, True)
+
+
+def test_only_what_swapper_ends_with_is_called_its_exit_code() -> None:
+    record = run(Scenario(sides=("outside",), families=(4,), delay_ms=1, loss_percent=150))
+    assert (record.verdict, record.exit_code, record.said) == ("inconclusive", 0, "")
+    assert "tc -batch" in record.why
 
 
 def test_what_is_not_in_the_matrix_is_a_mistake_that_names_what_is(tmp_path: Path) -> None:

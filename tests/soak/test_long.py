@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from harness.plugin import Play
     from harness.scenario import Scenario
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]  # a slow machine makes every swap
 
 
 @pytest.mark.parametrize("scenario", soak(), ids=lambda scenario: scenario.name.replace(" ", "-"))

@@ -54,6 +54,13 @@ def test_a_clean_swap_passes_and_prints_its_bound() -> None:
     assert judge(record(fates())) == ("pass", "0 of 2000 lost (below 1.5e-03 at 95 %)")
 
 
+def test_a_verdict_says_how_many_swaps_it_is_on() -> None:
+    lost = record(some(fates(), 1, LOST_UP))
+    for number, words in ((1, ""), (4, "; 4 swaps")):
+        lost.commits_ms = [0.1] * number
+        assert judge(lost) == ("fail", f"1 lost_up{words}")
+
+
 def test_the_old_backend_owes_rate_times_service_time() -> None:
     assert owed(Scenario(sides=("outside",), rate_per_s=10_000, service_ms=20)) == 200
     assert owed(Scenario(sides=("outside", "inside"), rate_per_s=500, service_ms=5)) == 5
@@ -99,6 +106,13 @@ def test_a_run_with_any_fault_is_not_made_again() -> None:
     reset = record(fates())
     reset.tcp = {"broken": 1}
     assert all(has_faults(made) for made in (record(some(fates(), 1, LOST_UP)), pushed(duplicate=1), reset))
+
+
+def test_a_run_with_a_datagram_on_the_old_set_is_not_made_again_although_its_last_swap_was_late() -> None:
+    for at, faulty in ((COUNT * 3 // 4, True), (COUNT // 2 + 10, False)):
+        made = record(some(fates(), 1, BLUE, at=at), swaps=2)
+        made.swaps_ns = [SWAP_NS, (NS - 10, NS + 10)]
+        assert (verdict(made), outlasted(made), has_faults(made)) == ("inconclusive", True, faulty)
 
 
 def test_a_datagram_on_the_old_set_after_the_swap_fails() -> None:
@@ -184,11 +198,11 @@ def test_what_a_rule_dropped_must_be_found_exactly() -> None:
         assert verdict(made) == expected
 
 
-def linked(made: Record, *, up: int = 0, down: int = 0) -> Record:
-    """The same on a link that says that it dropped so many."""
+def linked(made: Record, *, up: int = 0, down: int = 0, overtook: tuple[int, int] = (0, 0)) -> Record:
+    """The same on a link that says that it dropped so many, and put so many ahead of others."""
     made.link = {
-        "up": {"passed": COUNT - up, "dropped": up, "overtook": 0},
-        "down": {"passed": COUNT - up - down, "dropped": down, "overtook": 0},
+        "up": {"passed": COUNT - up, "dropped": up, "overtook": overtook[0]},
+        "down": {"passed": COUNT - up - down, "dropped": down, "overtook": overtook[1]},
     }
     return made
 
@@ -223,14 +237,15 @@ def test_who_does_not_cross_the_link_must_lose_nothing() -> None:
 
 def test_a_link_that_was_to_lose_or_to_reorder_must() -> None:
     assert verdict(linked(record(some(fates(), 9, LOST_UP, at=10), **LOSSY), up=9)) == "inconclusive"
-    assert verdict(reordered(0)) == "inconclusive"
-    said = "the link lost 0 of 2000 requests and 0 of 2000 replies, 3 replies came out of order"
+    said = "the link lost 0 of 2000 requests and 0 of 2000 replies, 2 requests and 1 replies overtook others"
+    said += ", 3 replies came out of order"
     assert judge(reordered(3)) == ("pass", f"0 of 2000 lost (below 1.5e-03 at 95 %); {said}")
+    assert [verdict(made) for made in (reordered(0), reordered(3, up=0), reordered(3, down=0))] == ["inconclusive"] * 3
 
 
-def reordered(number: int) -> Record:
-    """A run in which so many replies came one place too late."""
-    made = linked(record(fates(), delay_ms=20, reorder_percent=5))
+def reordered(number: int, *, up: int = 2, down: int = 1) -> Record:
+    """A run in which so many replies came one place too late, on a link that says that it put so many ahead."""
+    made = linked(record(fates(), delay_ms=20, reorder_percent=5), overtook=(up, down))
     assert made.ledger is not None
     came = made.ledger.streams[0].answered_ns
     for first in range(0, 2 * number, 2):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harness.netem import counted, script
+import pytest
+
+from harness.netem import counted, is_there, says_absent, script
 from harness.topology import PRESETS
 
 # tc of iproute2 6.1, `tc -s -j qdisc show`.
@@ -26,6 +28,24 @@ def test_a_link_is_told_only_what_it_is_to_do_and_only_to_udp() -> None:
 
 def test_what_netem_counts_is_told_from_what_others_passed() -> None:
     assert counted(LISTING) == {"passed": 1979, "dropped": 21, "overtook": 3}
+
+
+@pytest.mark.parametrize(
+    ("said", "absent"),
+    [
+        ("Error: Specified qdisc kind is unknown.\nCommand failed -:2", True),
+        ("Error: TC classifier not found.\nCommand failed -:3", True),
+        ("RTNETLINK answers: Operation not supported\nCommand failed -:1", True),
+        ("RTNETLINK answers: Operation not permitted\nCommand failed -:1", False),
+    ],
+)
+def test_a_kernel_that_lacks_netem_is_told_from_one_that_fails(said: str, absent: bool) -> None:
+    assert says_absent(said) is absent
+
+
+def test_a_host_without_tc_has_no_netem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert not is_there.__wrapped__()
 
 
 def test_every_topology_has_a_link_that_clients_outside_come_by() -> None:

@@ -34,6 +34,13 @@ def test_what_must_be_shown_is_never_slowed_away(scenario: Scenario) -> None:
     )
 
 
+@pytest.mark.parametrize("scenario", soak(), ids=lambda scenario: scenario.name)
+def test_a_long_proof_has_every_swap_and_every_datagram_on_a_slow_machine_too(scenario: Scenario) -> None:
+    slow = slowed(scenario, SLOW)
+    assert slow.swaps == 200
+    assert slow.rate_per_s * len(slow.sides) * slow.seconds >= 400_000
+
+
 @pytest.mark.parametrize("scenario", storms(), ids=lambda scenario: scenario.name)
 def test_a_storm_has_as_many_swaps_for_each_datagram(scenario: Scenario) -> None:
     slow = slowed(scenario, SLOW)

@@ -72,6 +72,7 @@ def test_a_flush_owes_each_family_its_share() -> None:
 def test_what_swapper_calls_missing_is_not_available_in_its_own_words() -> None:
     (four, six) = cells(refused(6, LACKS))
     assert (four.state, six.state, four.why) == ("not available", "not available", LACKS)
+    assert states(played(fates(), fates(), problems=["it ended"], exit_code=6, said=LACKS)) == ["fails", "fails"]
 
 
 def test_a_kernel_that_refuses_is_a_failure_and_a_run_that_proves_nothing_no_verdict() -> None:
@@ -110,6 +111,15 @@ def test_kernels_stand_side_by_side_and_every_other_word_than_holds_has_its_reas
         "1. Linux 5.10, zones on nftables: swapper: game: this kernel has no nf_tables; load it: modprobe nf_tables"
     ]
     assert max(map(len, lines[4:])) <= 120
+
+
+def test_two_kernels_of_one_version_stand_side_by_side_by_their_releases() -> None:
+    other = "5.10.230-vanilla"
+    both = [document([played(fates(), fates())], host) for host in (HOST, {**HOST, "kernel": other})]
+    heading, _, row, *_ = table(both).splitlines()
+    columns = [f"Linux {kernel}, IPv{family}" for kernel in (HOST["kernel"], other) for family in (4, 6)]
+    assert heading == f"| dataplane | engine | {' | '.join(columns)} |"
+    assert row.count("holds") == 4
 
 
 def test_the_table_replaces_what_is_between_its_markers_and_nothing_else() -> None:

@@ -32,10 +32,14 @@ def test_a_schedule_without_a_datagram_is_refused() -> None:
         ({"loss_percent": 1, "payload": 4096}, "of at most 1400 bytes"),
         ({"loss_percent": 1, "backend": "push"}, "echoed datagrams"),
         ({"swaps": 0}, "only a bad link to show"),
+        ({"loss_percent": 1, "udp": "drain"}, "no drain and no control"),
+        ({"loss_percent": 1, "expect": "flush"}, "no drain and no control"),
+        ({"loss_percent": 1, "swaps": 0, "udp": "drain", "expect": "drain"}, "no drain and no control"),
+        ({"swaps": 0, "expect": "pinned"}, "only a bad link to show"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_a_bad_link_that_cannot_be_counted_to_the_datagram_is_refused(bad: dict[str, Any], why: str) -> None:
+def test_a_bad_link_that_cannot_be_told_from_the_swap_is_refused(bad: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         Scenario(**bad)
 
@@ -43,6 +47,13 @@ def test_a_bad_link_that_cannot_be_counted_to_the_datagram_is_refused(bad: dict[
 def test_the_command_calls_it_wrong_usage() -> None:
     done = CliRunner().invoke(cli, ["run", "--rate", "1", "--seconds", "0.5", "--help"])
     assert done.exit_code == 0
+
+
+@pytest.mark.parametrize(("word", "code"), [("kernels", 2), ("planes", 6)])
+def test_only_what_plays_needs_root(word: str, code: int) -> None:
+    script = f"import os; os.geteuid = lambda: 1000; from harness.cli import cli; cli([{word!r}, 'nowhere.json'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
 
 
 def test_the_command_that_the_harness_falls_back_to_is_there() -> None:
