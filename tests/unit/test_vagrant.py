@@ -76,3 +76,12 @@ def test_dev_lists_the_packages_that_a_box_has_to_bring(kind: str) -> None:
     listed = says(ROOT / "dev", kind).split()
     assert listed
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", package) for package in listed)
+
+
+def test_a_folder_has_one_lock_by_whatever_name(tmp_path: Path) -> None:
+    (folder := tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    names = re.findall(r"^(?:work|LOCK)=.*$", (VAGRANT / "ground").read_text(), re.MULTILINE)
+    script = "\n".join(['cd "$1"', "SWAPPER_VM_FOLDER=$2", *names, 'echo "$work $LOCK"'])
+    told = {says("sh", "-c", script, "sh", tmp_path, name) for name in (folder, f"{folder}/", "folder", "link")}
+    assert told == {f"{folder} /run/swapper-vm{str(folder).replace('/', '-')}.lock\n"}
