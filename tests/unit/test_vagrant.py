@@ -34,6 +34,16 @@ def assigned(script: str, variable: str) -> str:
     return found[1]
 
 
+def run_among(programs: dict[str, str], folder: Path, *argv: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command for which each of the named programs is these lines of shell."""
+    folder.mkdir(exist_ok=True)
+    for program, lines in programs.items():
+        (folder / program).write_text(f"#!/bin/sh\n{lines}\n")
+        (folder / program).chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    return subprocess.run(argv, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
+
+
 if shutil.which("ruby"):  # not among what `dev` installs
 
     @pytest.mark.parametrize("path", VAGRANTFILES, ids=name)
@@ -85,3 +95,13 @@ def test_a_folder_has_one_lock_by_whatever_name(tmp_path: Path) -> None:
     script = "\n".join(['cd "$1"', "SWAPPER_VM_FOLDER=$2", *names, 'echo "$work $LOCK"'])
     told = {says("sh", "-c", script, "sh", tmp_path, name) for name in (folder, f"{folder}/", "folder", "link")}
     assert told == {f"{folder} /run/swapper-vm{str(folder).replace('/', '-')}.lock\n"}
+
+
+def test_a_kernel_of_another_suite_comes_by_a_source_that_names_its_keyring(tmp_path: Path) -> None:
+    (tmp_path / "etc/apt/sources.list.d").mkdir(parents=True)
+    hook = f'for word; do case $word in --setup-hook=*) sh -c "${{word#*=}}" sh "{tmp_path}" ;; esac; done; exit 9'
+    done = run_among({"unshare": hook}, tmp_path / "bin", VAGRANT / "box", "bookworm", tmp_path / "box", "bullseye")
+    assert done.returncode == 9, done.stderr
+    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    source = (tmp_path / "etc/apt/sources.list.d/kernel.list").read_text()
+    assert source == f"deb [signed-by={keyring}] http://deb.debian.org/debian bullseye main\n"
