@@ -88,6 +88,30 @@ def test_dev_lists_the_packages_that_a_box_has_to_bring(kind: str) -> None:
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", package) for package in listed)
 
 
+@pytest.mark.parametrize(
+    ("fails", "left", "code"),
+    [
+        ("", "", 0),
+        ("ssh*) exit 3 ;;", "", 3),
+        ("*up) exit 4 ;;", "", 4),
+        ("*--force) exit 5 ;;", "", 5),
+        ("ssh*) exit 3 ;; *--force) exit 5 ;;", "swapper_debian", 3),
+        ("", "swapper_debian", 1),
+    ],
+)
+def test_a_session_destroys_its_machine_and_ends_with_the_first_failure(
+    tmp_path: Path, fails: str, left: str, code: int
+) -> None:
+    (box := tmp_path / "trixie.box").touch()
+    programs = {"vagrant": f'echo "$*"; case "$*" in {fails} esac', "virsh": f"echo asked >&2; echo {left}"}
+    done = run_among(programs, tmp_path / "bin", VAGRANT / "session", box, "debian/trixie64", "true")
+    assert done.returncode == code, done.stderr
+    assert done.stdout.endswith("--no-tty destroy --force\n")
+    assert ("ssh --no-tty -c 'true'" in done.stdout) == ("*up" not in fails)
+    assert "asked" in done.stderr
+    assert ("still there: swapper_debian" in done.stderr) == bool(left)
+
+
 def test_a_folder_has_one_lock_by_whatever_name(tmp_path: Path) -> None:
     (folder := tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(folder)
