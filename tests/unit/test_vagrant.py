@@ -112,6 +112,51 @@ def test_a_session_destroys_its_machine_and_ends_with_the_first_failure(
     assert ("still there: swapper_debian" in done.stderr) == bool(left)
 
 
+GROUND = """
+set -eu
+project=$(dirname -- "$(dirname -- "$(readlink -f -- "$0")")")
+work=$project/work
+. "$project/vagrant/steps"
+box() { building=$2; mkdir "$work/tree" || building=unbuilt; }
+studio() { mkdir -p "$work/studio/etc/libvirt/qemu"; }
+finish() { case " $UNBUILT unbuilt " in *" $building "*) return 7 ;; esac; rmdir "$work/tree"; }
+session() {
+    definition=$work/studio/etc/libvirt/qemu/swapper_debian.xml
+    [ ! -e "$definition" ] || return 8
+    : >"$definition"
+    case " $SILENT " in *" $building "*) return 3 ;; esac
+    : >"results/kernels/$building.json"
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("unbuilt", "silent", "code", "table"),
+    [
+        ("", "", 0, "--into=README.md bullseye bookworm trixie"),
+        ("bullseye", "", 7, "bookworm trixie"),
+        ("", "bookworm", 3, "bullseye trixie"),
+        ("bookworm", "bullseye", 3, "trixie"),
+        ("bullseye bookworm trixie", "", 7, ""),
+    ],
+)
+def test_a_kernel_that_fails_does_not_hide_the_others_but_keeps_the_table_out_of_readme(
+    tmp_path: Path, unbuilt: str, silent: str, code: int, table: str
+) -> None:
+    """What is checked is `matrix`, on a ground where nobody destroys the machines."""
+    for folder in ("vagrant", "work", "results/kernels", ".venv/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    for script in ("matrix", "steps"):
+        shutil.copy(VAGRANT / script, tmp_path / "vagrant")
+    (tmp_path / "vagrant/ground").write_text(f"UNBUILT='{unbuilt}'\nSILENT='{silent}'\n{GROUND}")
+    done = run_among({"swapper-harness": 'echo "$*"'}, tmp_path / ".venv/bin", tmp_path / "vagrant/matrix")
+    assert done.returncode == code, done.stderr
+    words = re.sub(r"results/kernels/(\w+)\.json", r"\1", done.stdout)
+    assert words == (f"kernels {table}\n" if table else "")
+    for kernel in f"{unbuilt} {silent}".split():
+        assert f"nothing was found out about {kernel}" in done.stderr
+
+
 def test_a_folder_has_one_lock_by_whatever_name(tmp_path: Path) -> None:
     (folder := tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(folder)
