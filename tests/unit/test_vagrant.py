@@ -34,6 +34,16 @@ def assigned(script: str, variable: str) -> str:
     return found[1]
 
 
+def run_among(programs: dict[str, str], folder: Path, *argv: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command for which each of the named programs is these lines of shell."""
+    folder.mkdir(exist_ok=True)
+    for program, lines in programs.items():
+        (folder / program).write_text(f"#!/bin/sh\n{lines}\n")
+        (folder / program).chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    return subprocess.run(argv, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
+
+
 if shutil.which("ruby"):  # not among what `dev` installs
 
     @pytest.mark.parametrize("path", VAGRANTFILES, ids=name)
@@ -51,7 +61,7 @@ if shutil.which("shellcheck"):  # nor is this
 
     @pytest.mark.parametrize("path", [*SCRIPTS, ROOT / "dev"], ids=lambda path: path.name)
     def test_shellcheck_finds_nothing(path: Path) -> None:
-        assert says("shellcheck", path) == ""
+        assert says("shellcheck", "-x", "--source-path", ROOT, path) == ""
 
 
 def test_the_machine_is_provisioned_by_the_install_step_of_dev() -> None:
@@ -76,3 +86,91 @@ def test_dev_lists_the_packages_that_a_box_has_to_bring(kind: str) -> None:
     listed = says(ROOT / "dev", kind).split()
     assert listed
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", package) for package in listed)
+
+
+@pytest.mark.parametrize(
+    ("fails", "left", "code"),
+    [
+        ("", "", 0),
+        ("ssh*) exit 3 ;;", "", 3),
+        ("*up) exit 4 ;;", "", 4),
+        ("*--force) exit 5 ;;", "", 5),
+        ("ssh*) exit 3 ;; *--force) exit 5 ;;", "swapper_debian", 3),
+        ("", "swapper_debian", 1),
+    ],
+)
+def test_a_session_destroys_its_machine_and_ends_with_the_first_failure(
+    tmp_path: Path, fails: str, left: str, code: int
+) -> None:
+    (box := tmp_path / "trixie.box").touch()
+    programs = {"vagrant": f'echo "$*"; case "$*" in {fails} esac', "virsh": f"echo asked >&2; echo {left}"}
+    done = run_among(programs, tmp_path / "bin", VAGRANT / "session", box, "debian/trixie64", "true")
+    assert done.returncode == code, done.stderr
+    assert done.stdout.endswith("--no-tty destroy --force\n")
+    assert ("ssh --no-tty -c 'true'" in done.stdout) == ("*up" not in fails)
+    assert "asked" in done.stderr
+    assert ("still there: swapper_debian" in done.stderr) == bool(left)
+
+
+GROUND = """
+set -eu
+project=$(dirname -- "$(dirname -- "$(readlink -f -- "$0")")")
+work=$project/work
+. "$project/vagrant/steps"
+box() { building=$2; mkdir "$work/tree" || building=unbuilt; }
+studio() { mkdir -p "$work/studio/etc/libvirt/qemu"; }
+finish() { case " $UNBUILT unbuilt " in *" $building "*) return 7 ;; esac; rmdir "$work/tree"; }
+session() {
+    definition=$work/studio/etc/libvirt/qemu/swapper_debian.xml
+    [ ! -e "$definition" ] || return 8
+    : >"$definition"
+    case " $SILENT " in *" $building "*) return 3 ;; esac
+    : >"results/kernels/$building.json"
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("unbuilt", "silent", "code", "table"),
+    [
+        ("", "", 0, "--into=README.md bullseye bookworm trixie"),
+        ("bullseye", "", 7, "bookworm trixie"),
+        ("", "bookworm", 3, "bullseye trixie"),
+        ("bookworm", "bullseye", 3, "trixie"),
+        ("bullseye bookworm trixie", "", 7, ""),
+    ],
+)
+def test_a_kernel_that_fails_does_not_hide_the_others_but_keeps_the_table_out_of_readme(
+    tmp_path: Path, unbuilt: str, silent: str, code: int, table: str
+) -> None:
+    """What is checked is `matrix`, on a ground where nobody destroys the machines."""
+    for folder in ("vagrant", "work", "results/kernels", ".venv/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    for script in ("matrix", "steps"):
+        shutil.copy(VAGRANT / script, tmp_path / "vagrant")
+    (tmp_path / "vagrant/ground").write_text(f"UNBUILT='{unbuilt}'\nSILENT='{silent}'\n{GROUND}")
+    done = run_among({"swapper-harness": 'echo "$*"'}, tmp_path / ".venv/bin", tmp_path / "vagrant/matrix")
+    assert done.returncode == code, done.stderr
+    words = re.sub(r"results/kernels/(\w+)\.json", r"\1", done.stdout)
+    assert words == (f"kernels {table}\n" if table else "")
+    for kernel in f"{unbuilt} {silent}".split():
+        assert f"nothing was found out about {kernel}" in done.stderr
+
+
+def test_a_folder_has_one_lock_by_whatever_name(tmp_path: Path) -> None:
+    (folder := tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    names = re.findall(r"^(?:work|LOCK)=.*$", (VAGRANT / "ground").read_text(), re.MULTILINE)
+    script = "\n".join(['cd "$1"', "SWAPPER_VM_FOLDER=$2", *names, 'echo "$work $LOCK"'])
+    told = {says("sh", "-c", script, "sh", tmp_path, name) for name in (folder, f"{folder}/", "folder", "link")}
+    assert told == {f"{folder} /run/swapper-vm{str(folder).replace('/', '-')}.lock\n"}
+
+
+def test_a_kernel_of_another_suite_comes_by_a_source_that_names_its_keyring(tmp_path: Path) -> None:
+    (tmp_path / "etc/apt/sources.list.d").mkdir(parents=True)
+    hook = f'for word; do case $word in --setup-hook=*) sh -c "${{word#*=}}" sh "{tmp_path}" ;; esac; done; exit 9'
+    done = run_among({"unshare": hook}, tmp_path / "bin", VAGRANT / "box", "bookworm", tmp_path / "box", "bullseye")
+    assert done.returncode == 9, done.stderr
+    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    source = (tmp_path / "etc/apt/sources.list.d/kernel.list").read_text()
+    assert source == f"deb [signed-by={keyring}] http://deb.debian.org/debian bullseye main\n"
