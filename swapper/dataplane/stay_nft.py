@@ -60,14 +60,18 @@ class StayNft:
         names = [_set(service.name, port_set, family) for family in (4, 6)]
         return sum(len(self._nft.set_elements(self._name, name)) for name in names)
 
-    def learn(self, swap: Swap) -> bool:
-        """Begin to note the flows that pass, before the swap; False when another drain of the service is under way."""
+    def learn(self, swap: Swap, zone: int) -> bool:
+        """Begin to note the flows that pass, before the swap; False when another drain of the service is under way.
+
+        They are also led into the source set's `zone`, which is where they go anyway, until the swap: a packet that
+        meets the chain as it was before the commit may look its port up in the map as it is afterwards.
+        """
         if swap.service.name in self._on:
             return False
         chain = _chain(swap.service.name, swap.source)
         text = self._containers(swap) + "".join(
-            f"add rule {self._table} {chain} update @{_set(swap.service.name, swap.source, family)} "
-            f"{{ {KEY[family]} timeout {_milliseconds(swap.service.idle_timeout_s)} }}\n"
+            f"add rule {self._table} {chain} update @{_set(swap.service.name, swap.source, family)} "  # noqa: S608 - nft's
+            f"{{ {KEY[family]} timeout {_milliseconds(swap.service.idle_timeout_s)} }} ct zone set {zone} accept\n"
             for family in FAMILIES
         )
         self._nft.run(text + self._jumps(swap))

@@ -156,7 +156,7 @@ class ZonesNft:
         text = self._switch(swap)
         if swap.udp is UdpMode.DRAIN and swap.service.of(Protocol.UDP):
             zone = self._zones[swap.service.name][swap.source]
-            learning = self._stay.learn(swap)
+            learning = self._stay.learn(swap, zone)
             text = self._stay.keep(swap, zone, clients(zone, swap.service), learning=learning) + text
             ending = "" if learning else self._stay.end(swap.service)
         else:

@@ -20,6 +20,7 @@ from swapper.dataplane.classic import ClassicIptables
 from swapper.dataplane.iptables import IptablesEngine, IptablesLegacy, IptablesNft
 from swapper.dataplane.memory import Memory
 from swapper.dataplane.zones_ipt import ZonesIptables
+from swapper.dataplane.zones_nft import ZonesNft
 from swapper.errors import KernelRefusedError
 from swapper.model import DataplaneName, Engine, Family, PortSet, Service, Swap, UdpMode
 from tests import support
@@ -422,6 +423,20 @@ def test_a_drain_lets_old_flows_stay_until_it_is_cut(dataplane: Dataplane, game:
         assert [served.reached(client, 1000) for client in old] == [GREEN, GREEN]
     assert is_on(dataplane, service, GREEN)
     dataplane.cut(service)
+
+
+@pytest.mark.parametrize("dataplane", [p for p in ZONES if "nftables" in str(p.id)], indirect=True)
+def test_a_packet_between_the_old_rules_of_a_drain_and_the_new_map_stays(dataplane: Dataplane, game: Service) -> None:
+    """Such packets there are while the kernel commits: it looks for a chain's rules first and into maps later."""
+    assert isinstance(dataplane, ZonesNft)
+    service = draining(dataplane, game)
+    swap = Swap(service, GREEN, UdpMode.DRAIN)
+    with backends() as served:
+        old = served.client(), served.client(socket.AF_INET6)
+        assert [served.reached(client, 1000) for client in old] == [BLUE, BLUE]
+        dataplane._stay.learn(swap, dataplane._zones[service.name][BLUE])
+        dataplane._nft.run(dataplane._switch(swap))
+        assert [served.reached(client, 1000) for client in old] == [BLUE, BLUE]
 
 
 @every_draining

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from types import SimpleNamespace
 
@@ -35,5 +36,5 @@ def test_no_translation_is_without_an_address(rules: str) -> None:
 def test_only_a_kernel_that_is_too_old_is_told_which_one_is_not(
     monkeypatch: pytest.MonkeyPatch, release: str, mend: str
 ) -> None:
-    monkeypatch.setattr(libnftables.os, "uname", lambda: SimpleNamespace(release=release))
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release=release))
     assert f"{release}, lacks something that the rules need; {mend}" in str(libnftables._lack("...", "5.2"))
