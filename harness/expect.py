@@ -57,14 +57,15 @@ def _proves_nothing(record: Record, account: Ledger) -> str:
 
 
 def outlasted(record: Record) -> bool:
-    """Whether the last swap ended too late for the streams to show what it moved."""
+    """Whether the last swap, or what a control stops after it, ended too late for the streams to show its effect."""
     account = record.ledger
     if account is None or not record.swaps_ns or record.scenario.expect == "drain":
         return False
     last_ns = max(int(stream.due_ns[-1]) for stream in account.streams)
     # Where somebody's own command led only those datagrams tell that `_astray` looks at.
     counted_ns = ATOMIC_NS if record.scenario.swap_command else NS // 20
-    return record.swaps_ns[-1][1] + counted_ns > last_ns
+    ended_ns = record.stopped_ns if record.scenario.expect == "pinned" else record.swaps_ns[-1][1]
+    return ended_ns + counted_ns > last_ns
 
 
 def _zero(record: Record, account: Ledger) -> Verdict:

@@ -141,6 +141,9 @@ def test_no_swap_a_late_swap_and_contradictions_are_inconclusive() -> None:
     contradicted.problems = ["host: UdpInDatagrams moved by 1, the logs say 2"]
     assert [verdict(made) for made in (never, late, slow, contradicted)] == ["inconclusive"] * 4
     assert [outlasted(made) for made in (never, late, slow, contradicted)] == [False, True, True, False]
+    stopped = record(fates(), expect="pinned")
+    stopped.stopped_ns = NS + 10
+    assert outlasted(stopped)
 
 
 @pytest.mark.parametrize(
