@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 import subprocess
@@ -43,14 +42,19 @@ BRIDGED_PORTS = (
 )
 
 
-@functools.cache
 def slowness() -> float:
-    """By which factor this machine is slower than that of README's figures, 1 where it is not; to be asked at rest."""
+    """By which factor this machine is, now, slower than that of README's figures; 1 where it is not."""
     # Whatever else the machine does can only add.
-    return max(1.0, min(_bare_ms() for _ in range(9)) / BARE_MS)
+    return slower(min(bare_ms() for _ in range(9)))
 
 
-def _bare_ms() -> float:
+def slower(taken_ms: float) -> float:
+    """The same where what BARE takes was measured otherwise: beside what is judged, since a machine's pace changes."""
+    return max(1.0, taken_ms / BARE_MS)
+
+
+def bare_ms() -> float:
+    """What BARE takes this time."""
     began = time.monotonic()
     subprocess.run(BARE, check=True)
     return (time.monotonic() - began) * 1e3
