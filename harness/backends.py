@@ -71,6 +71,7 @@ class Backend:
         self.pending: deque[Reply] = deque()
         self.clients: dict[tuple[int, Any], Client] = {}
         self.send_errors: dict[str, int] = {}
+        self.ready_s = 0.0
         self.batch = Batch(BURST * 4, 2048, control=True) if self.kind == "sink" else None
         for listen in spec["listen"]:
             self._listen(listen, spec.get("rcvbuf"))
@@ -96,6 +97,7 @@ class Backend:
         if self.batch is not None:
             hurry()
         say({"ready": True, "who": self.who})
+        self.ready_s = time.process_time()
         while True:
             # select(2) waits with microseconds, epoll_wait(2) only with milliseconds.
             select.select([self.epoll], [], [], self._wait_s())
@@ -120,9 +122,10 @@ class Backend:
                 self._push_due()
 
     def report(self) -> dict[str, Any]:
-        """What the log cannot say: drops by socket, send errors, overflow."""
+        """What the log cannot say: drops by socket, send errors, overflow, processor time since it was ready."""
         return {
             "who": self.who,
+            "cpu_s": time.process_time() - self.ready_s,
             "seen": self.log.count,
             "overflowed": self.log.overflowed,
             "pending": len(self.pending),

@@ -7,7 +7,6 @@ import os
 import subprocess
 import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness import wire
@@ -17,16 +16,15 @@ from harness.switch import swapper_command
 from harness.workers import Worker
 
 if TYPE_CHECKING:
-    import socket
-
     from harness.scenario import Scenario
 
 __all__ = ["held", "pace"]
 
-COMMANDS: Final = 2
-BATCHES: Final = 10
-EXCHANGES: Final = 20  # in a batch
+LOOKS: Final = 2
 RUN: Final = 1
+ADDRESS: Final = "127.0.0.1"
+RATE_PER_S: Final = 2000  # as in most scenarios
+COUNT: Final = 500
 
 
 def held(scenario: Scenario) -> Scenario:
@@ -36,11 +34,12 @@ def held(scenario: Scenario) -> Scenario:
 
 @functools.cache
 def pace() -> Pace:
-    """What the `swapper` command and a datagram's round trip take here, without rules; the best of several looks.
+    """What the `swapper` command and a datagram take here, without rules; the best of several looks.
 
     Whatever else the machine does meanwhile can only add.
     """
-    return Pace(min(_command_s() for _ in range(COMMANDS)), _exchange_s(), os.cpu_count() or 1)
+    exchange_s = min(_exchange_s() for _ in range(LOOKS))
+    return Pace(min(_command_s() for _ in range(LOOKS)), exchange_s, os.cpu_count() or 1)
 
 
 def _command_s() -> float:
@@ -50,27 +49,35 @@ def _command_s() -> float:
 
 
 def _exchange_s() -> float:
-    """With a backend of the harness's own: two processes that wake each other are most of the cost."""
-    with tempfile.TemporaryDirectory(prefix="swapper-") as folder, udp(4, "127.0.0.1", 0) as free:
-        port = free.getsockname()[1]
-        free.close()
-        spec = {
+    """Processor time of a client and a backend, as scenarios have them, for each datagram that is echoed."""
+    with tempfile.TemporaryDirectory(prefix="swapper-") as folder:
+        with udp(4, ADDRESS, 0) as free:
+            port = free.getsockname()[1]
+        backend = {
             "who": wire.BLUE,
             "run": RUN,
-            "listen": [{"family": 4, "port": port, "address": "127.0.0.1"}],
-            "log": str(Path(folder) / "log"),
-            "capacity": BATCHES * EXCHANGES,
+            "listen": [{"family": 4, "port": port, "address": ADDRESS}],
+            "log": f"{folder}/seen",
+            "capacity": COUNT,
         }
-        backend = Worker.start([], "backend", spec, where="this namespace")
-        with backend.await_ready(), udp(4, "127.0.0.1", 0) as client:
-            client.settimeout(5)
-            client.connect(("127.0.0.1", port))
-            return min(_batch_s(client) for _ in range(BATCHES)) / EXCHANGES
-
-
-def _batch_s(client: socket.socket) -> float:
-    began = time.perf_counter()
-    for seq in range(EXCHANGES):
-        client.send(wire.encode_unchecked(RUN, 0, 0, seq, wire.MIN_PAYLOAD, 0, 0))
-        wire.decode(client.recv(wire.MAX_PAYLOAD), RUN)
-    return time.perf_counter() - began
+        stream = {
+            "id": 0,
+            "family": 4,
+            "address": ADDRESS,
+            "port": port,
+            "rate_per_s": RATE_PER_S,
+            "count": COUNT,
+            "flows": 1,
+            "pattern": "long",
+            "sender": "socket",
+            "payload": wire.MIN_PAYLOAD,
+            "first_port": 0,  # any
+            "sent_log": f"{folder}/sent",
+        }
+        client = {"run": RUN, "log": f"{folder}/received", "capacity": COUNT, "linger_ms": 100, "streams": [stream]}
+        workers = [Worker.start([], *one, where="this namespace") for one in (("backend", backend), ("client", client))]
+        with workers[0] as serving, workers[1] as asking:
+            serving.await_ready()
+            asking.await_ready().go(time.time_ns())
+            cpu_s: float = asking.result(timeout_s=60)["cpu_s"] + serving.stop()["cpu_s"]
+            return cpu_s / COUNT

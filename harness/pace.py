@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from harness.scenario import Scenario
 
-__all__ = ["Pace", "slowed"]
+__all__ = ["Pace", "rarity", "slowed"]
 
-BUSY: Final = 0.25  # of all processors, for datagrams alone: the swap's own command needs most of one
+HELD: Final = 0.75  # of all processors, for datagrams alone, where a scenario is played as it is
+SPARED: Final = 0.2  # where it is not: the swap's own command then needs most of one, and each datagram costs more
 SWAP_COMMANDS: Final = 2.5  # a swap does more than a command that only starts, and beside the streams
 LEGACY: Final = 2.0  # of that for iptables-legacy, which commits in a child
 RELAUNCH_COMMANDS: Final = 0.5  # a backend loads less than a command
 MARGIN_S: Final = 0.1
 LEAST_SWAPS: Final = 4  # of many: there and back, twice
 BAD: Final = 16  # datagrams that a bad link loses or reorders each way: that it is none has one chance in e^16
+LEAST_FLOWS: Final = 16  # of many
+IDLE_GAPS: Final = 3  # between two datagrams of a flow, before it counts as idle
 SEEN: Final = 1.2  # times that every flow has sent before the first swap
 
 
@@ -29,23 +32,36 @@ class Pace:
     """What one machine takes for what scenarios are made of."""
 
     command_s: float  # for the `swapper` command, from start to end
-    exchange_s: float  # for one datagram to another process and back
+    exchange_s: float  # of processors, for one datagram to another process and back
     cpus: int
+
+
+def rarity(rate_per_s: float, pace: Pace) -> float:
+    """By which factor datagrams must get rarer for this machine to hold them; 1 where it holds them as they are."""
+    busy = rate_per_s * pace.exchange_s / pace.cpus
+    return busy / SPARED if busy > HELD else 1.0
 
 
 def slowed(scenario: Scenario, pace: Pace) -> Scenario:
     """The scenario as this machine can hold it; unchanged where it holds it as it is."""
-    rarer = max(1.0, scenario.rate_per_s * len(scenario.sides) * pace.exchange_s / (BUSY * pace.cpus))
-    # What is in flight at a time, and what fills a buffer, is a number of datagrams.
+    rarer = rarity(scenario.rate_per_s * len(scenario.sides), pace)
+    rate_per_s = max(1, round(scenario.rate_per_s / rarer))
+    flows = min(scenario.flows, max(LEAST_FLOWS, round(scenario.flows / rarer)))
+    # What is in flight at a time, or overtaken, and what fills a buffer, is a number of datagrams.
+    service_ms = scenario.service_ms * rarer
+    delay_ms = scenario.delay_ms * (rarer if scenario.reorder_percent else 1)
     rare = replace(
         scenario,
-        rate_per_s=max(1, round(scenario.rate_per_s / rarer)),
-        service_ms=scenario.service_ms * rarer,
+        rate_per_s=rate_per_s,
+        flows=flows,
+        service_ms=service_ms,
+        delay_ms=delay_ms,
+        push_rate_per_s=scenario.push_rate_per_s / rarer,
+        tcp_rate_per_s=scenario.tcp_rate_per_s / rarer,
+        tcp_new_every_ms=scenario.tcp_new_every_ms * rarer,
         pause_ms=round(scenario.pause_ms * rarer),
-        stop_old_after_s=max(
-            scenario.stop_old_after_s, MARGIN_S + (scenario.delay_ms + scenario.service_ms * rarer) / 1000
-        ),
-        idle_timeout_s=scenario.idle_timeout_s * rarer,
+        stop_old_after_s=max(scenario.stop_old_after_s, MARGIN_S + (delay_ms + service_ms) / 1000),
+        idle_timeout_s=max(scenario.idle_timeout_s, IDLE_GAPS * flows / rate_per_s),
         storm_swaps=round(scenario.storm_swaps / rarer),
     )
     # A swap waits for twice the receiver's pause.

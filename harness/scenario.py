@@ -52,6 +52,7 @@ class Scenario:
     flows: int = 16
     ports: int = 1  # public UDP ports of the service; one of them has all the traffic
     payload: int = 64
+    push_rate_per_s: float = 50  # to each flow, where the backend pushes
     service_ms: float = 0
     seconds: float = 2.0
     swaps: int = 1
@@ -64,6 +65,8 @@ class Scenario:
     flush: Literal["none", "targeted", "all"] = "targeted"
     output_chain: bool = True
     tcp: bool = False
+    tcp_rate_per_s: float = 50  # of requests on each connection that is kept
+    tcp_new_every_ms: float = 20
     others: bool = False  # a default-drop firewall and Docker's chains on the host
     storm_swaps: int = 0  # that many swaps in-process, evenly over the run, instead of the command
     drop_every: int = 0

@@ -97,8 +97,8 @@ def tcp_client(scenario: Scenario, topology: Topology, side: Side, family: Famil
         "source": topology.source(side, family),
         "port": TCP_PUBLIC,
         "connections": 8,
-        "rate_per_s": 50,
-        "new_every_ms": 20,
+        "rate_per_s": scenario.tcp_rate_per_s,
+        "new_every_ms": scenario.tcp_new_every_ms,
         "duration_ms": int(scenario.seconds * 1000),
     }
 
@@ -119,7 +119,7 @@ def backend(scenario: Scenario, topology: Topology, port_set: str, *, run: int, 
         "listen": listens(scenario, topology, port_set)[1],
         "log": str(log),
         "capacity": int(per_second * (scenario.seconds + 5)) * (4 if scenario.backend == "push" else 1) + 10_000,
-        "push_rate_per_s": 50,
+        "push_rate_per_s": scenario.push_rate_per_s,
     }
     if scenario.pause_ms:
         spec["rcvbuf"] = 64 * 1024

@@ -276,6 +276,7 @@ def stream(spec: dict[str, Any]) -> None:
     ears = Ears(spec)
     streams = [Stream(one, spec["run"], ears) for one in spec["streams"]]
     say({"ready": True})
+    ready_s = time.process_time()
 
     def perform(t0_ns: int) -> None:
         def send() -> None:
@@ -288,7 +289,8 @@ def stream(spec: dict[str, Any]) -> None:
         sender.start()
         sender.join()
         receiver.join()
-        say({"streams": [one.report(t0_ns) for one in streams], **ears.report()})
+        cpu_s = time.process_time() - ready_s
+        say({"streams": [one.report(t0_ns) for one in streams], "cpu_s": cpu_s, **ears.report()})
         os._exit(0)  # the main thread is blocked on the owner's next order
 
     obey(ears, perform)

@@ -6,6 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from harness import ledger, records, wire
+from harness.calibrate import pace
+from harness.pace import rarity
 from harness.topology import FAMILIES
 
 if TYPE_CHECKING:
@@ -14,9 +16,10 @@ if TYPE_CHECKING:
     from harness.netns import Net
     from harness.topology import Family, Topology
 
-__all__ = ["PORT", "account_for", "backend_spec", "stream_spec"]
+__all__ = ["PORT", "account_for", "backend_spec", "counted", "eased", "stream_spec"]
 
 PORT = 1000
+LINGER_MS = 600  # a slow machine's wake-ups included
 
 
 def backend_spec(logs: Path, **more: Any) -> dict[str, Any]:
@@ -47,12 +50,28 @@ def stream_spec(
     return {**spec, **more}
 
 
+def eased(streams: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """As many datagrams, and as often, as this machine was measured to hold, in the same time."""
+    rarer = rarity(sum(spec["rate_per_s"] for specs in streams.values() for spec in specs), pace())
+    return {
+        node: [
+            {**spec, **{name: max(1, round(spec[name] / rarer)) for name in ("rate_per_s", "count")}} for spec in specs
+        ]
+        for node, specs in streams.items()
+    }
+
+
+def counted(streams: dict[str, list[dict[str, Any]]]) -> dict[str, int]:
+    """How many datagrams the clients of each node send."""
+    return {node: sum(spec["count"] for spec in specs) for node, specs in streams.items()}
+
+
 def account_for(
     net: Net, logs: Path, streams: dict[str, list[dict[str, Any]]], backend: dict[str, Any]
 ) -> ledger.Ledger:
     """Run all streams at once against one blue backend on the host."""
     serving = net["host"].spawn("backend", backend)
-    common = {"run": 9, "capacity": 100_000, "linger_ms": 300}
+    common = {"run": 9, "capacity": 100_000, "linger_ms": LINGER_MS}
     clients = [
         net[node].spawn("client", {**common, "log": str(logs / node), "streams": specs})
         for node, specs in streams.items()

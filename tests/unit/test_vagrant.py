@@ -81,9 +81,8 @@ def test_the_stand_in_stands_in_for_a_box_that_users_get() -> None:
     assert f'libvirt: "{assigned("ground", "NAME")}"' in VAGRANTFILES[0].read_text()
 
 
-@pytest.mark.parametrize("kind", ["packages", "daemons"])
-def test_dev_lists_the_packages_that_a_box_has_to_bring(kind: str) -> None:
-    listed = says(ROOT / "dev", kind).split()
+def test_dev_lists_the_packages_that_a_box_has_to_bring() -> None:
+    listed = says(ROOT / "dev", "packages").split()
     assert listed
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", package) for package in listed)
 
