@@ -139,6 +139,7 @@ def test_irtt_finds_the_same_round_trip(tmp_path: Path) -> None:
     options = ["-l", str(SIZE), "--stats=none", "--tstamp=none", "-Q", "-o", str(tmp_path / "irtt.json")]
     command = ["taskset", "-c", str(cores[0]), "irtt", "client", *schedule, *options, ADDRESS]
     pairs, on_the_wire = [], []
+    slowness = support.slowness()
     with build(OUTSIDE_AND_HOST) as net, server(net, cores[-1], "irtt", "server", "-b", ADDRESS, "-i", "0"):
         sock, opened = greet(net, "irtt", IRTT_OPEN)
         message = (IRTT + b"\0" + opened[4:12]).ljust(SIZE, b"\0")  # the token, then number 0
@@ -152,6 +153,7 @@ def test_irtt_finds_the_same_round_trip(tmp_path: Path) -> None:
                 on_the_wire.append((my_wire, wire.p50_us()))
     apart_us, wires_apart_us = (median(mine - theirs for mine, theirs in found) for found in (pairs, on_the_wire))
     support.MEASURED.info("p50, ours less irtt's: %.1f us, of this on the wire %.1f us", apart_us, wires_apart_us)
-    assert abs(wires_apart_us) < WITHIN_US * support.slowness()
-    assert apart_us < WITHIN_US * support.slowness()
+    within_us = WITHIN_US * max(slowness, support.slowness())  # before and after: a machine's pace changes
+    assert abs(wires_apart_us) < within_us
+    assert apart_us < within_us
     assert all(wire_us < mine for (mine, _), (wire_us, _) in zip(pairs, on_the_wire, strict=True))
