@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Pace", "rarity", "slowed"]
 
 HELD: Final = 0.75  # of all processors, for datagrams alone, where a scenario is played as it is
-SPARED: Final = 0.2  # where it is not: the swap's own command then needs most of one, and each datagram costs more
+SPARED: Final = 0.1  # where it is not: the swap's own command then needs most of one, and each datagram costs more
 SWAP_COMMANDS: Final = 2.5  # a swap does more than a command that only starts, and beside the streams
 LEGACY: Final = 2.0  # of that for iptables-legacy, which commits in a child
 RELAUNCH_COMMANDS: Final = 0.5  # a backend loads less than a command
@@ -98,4 +98,6 @@ def _longer(scenario: Scenario, needed_s: float) -> Scenario:
     if needed_s > period_s and not scenario.unabridged:
         swaps = max(min(swaps, LEAST_SWAPS), int(swaps * period_s / needed_s))
     lead_s = max(first_s, SEEN * scenario.flows / scenario.rate_per_s)
-    return replace(scenario, swaps=swaps, lead_s=lead_s, seconds=lead_s + max(1, swaps) * max(period_s, needed_s))
+    seconds = lead_s + max(1, swaps) * max(period_s, needed_s)
+    curtailed = not (scenario.unabridged or scenario.has_bad_link or scenario.storm_swaps)
+    return replace(scenario, swaps=swaps, lead_s=lead_s, seconds=seconds, curtailed=curtailed)

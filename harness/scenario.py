@@ -56,6 +56,7 @@ class Scenario:
     service_ms: float = 0
     seconds: float = 2.0
     swaps: int = 1
+    curtailed: bool = False  # the streams end once the last swap has shown what it does: `seconds` are the most
     unabridged: bool = False  # a slow machine takes longer for it, and leaves out no swap and no datagram
     lead_s: float = 0  # before the first swap; 0: as long as between two
     stop_old_after_s: float = 0.3

@@ -25,6 +25,7 @@ __all__ = [
     "linger_ms",
     "listens",
     "streams",
+    "tail_s",
     "tcp_client",
     "udp_ports",
 ]
@@ -38,6 +39,7 @@ TCP_INTERNAL: Final = {"blue": 8081, "green": 8082}
 TCP_STREAM: Final = 900
 WHO: Final = {"blue": wire.BLUE, "green": wire.GREEN}
 NS: Final = 1_000_000_000
+LEAST_TAIL_S: Final = 0.3
 LINGER_MS: Final = 600  # beside what a link and a backend take for a reply
 
 
@@ -106,6 +108,14 @@ def tcp_client(scenario: Scenario, topology: Topology, side: Side, family: Famil
 def linger_ms(scenario: Scenario) -> float:
     """How long clients listen after their last datagram."""
     return LINGER_MS + 2 * scenario.delay_ms + scenario.service_ms
+
+
+def tail_s(scenario: Scenario) -> float:
+    """How long streams go on after the last swap at least: every stream, and a new connection, has to find it."""
+    patterns = 2 if scenario.pattern == "both" else 1
+    kinds = 2 if scenario.connected is None else 1
+    interval_s = len(scenario.families) * patterns * kinds / scenario.rate_per_s
+    return max(LEAST_TAIL_S, 3 * interval_s, 2 * scenario.tcp_new_every_ms / 1000 if scenario.tcp else 0)
 
 
 def backend(scenario: Scenario, topology: Topology, port_set: str, *, run: int, log: Path) -> dict[str, Any]:

@@ -75,13 +75,15 @@ class Stage:
         for worker in [*clients.values(), *tcp]:
             worker.go(t0_ns)
         self._swap_under_load(t0_ns, stack)
+        end_ns = self._curtail(clients, tcp) if self.scenario.curtailed else t0_ns + int(self.scenario.seconds * NS)
         if self.scenario.backend == "push":
             # A push that leaves after its client has gone would count as lost: the backends end first.
-            _sleep_until(t0_ns + int((self.scenario.seconds + specs.linger_ms(self.scenario) / 3000) * NS))
+            _sleep_until(end_ns + int(specs.linger_ms(self.scenario) / 3000 * NS))
             for port_set in list(self.backends):
                 self.retire(port_set)
         allowed_s = self.scenario.seconds + self.scenario.drain_timeout_s + 30
         self.client_reports = {node: worker.result(timeout_s=allowed_s) for node, worker in clients.items()}
+        self._note_slots()
         for worker in tcp:
             self._count_tcp(worker.result(timeout_s=allowed_s)["connections"])
         for port_set in list(self.backends):
@@ -89,6 +91,23 @@ class Stage:
         self.record.kernel = {one.name: one.moved(before[one.name]) for one in self.net}
         self._read_drop_rule()
         self._read_link()
+
+    def _curtail(self, clients: dict[str, Worker], tcp: list[Worker]) -> int:
+        """End the streams soon after the last swap; when they end."""
+        end_ns = time.time_ns() + int(specs.tail_s(self.scenario) * NS)
+        for client in clients.values():
+            client.until(end_ns)
+        _sleep_until(end_ns)
+        for client in tcp:
+            client.tell("stop")
+        return end_ns
+
+    def _note_slots(self) -> None:
+        """What was not due before its stream ended was never scheduled."""
+        for node, specs_of_node in self.streams.items():
+            slots = {one["id"]: one["slots"] for one in self.client_reports[node]["streams"]}
+            for spec in specs_of_node:
+                spec["count"] = slots[spec["id"]]
 
     def _count_tcp(self, connections: list[dict[str, Any]]) -> None:
         """Add up what became of TCP connections; which backend answers one is decided when it opens."""
@@ -123,7 +142,7 @@ class Stage:
                 for s in streams
             ],
             t0_ns=self.record.t0_ns,
-            sent={spec["id"]: records.read_sent(spec["sent_log"]) for spec in streams},
+            sent={spec["id"]: records.read_sent(spec["sent_log"])[: spec["count"]] for spec in streams},
             received=list(received.values()),
             backends=logs,
             client_drops=client_drops if kind == "echo" else None,
@@ -154,7 +173,9 @@ class Stage:
             self._storm(t0_ns)
             return
         for number, after_s in enumerate(scenario.moments_s()):
-            _sleep_until(t0_ns + int(after_s * NS))
+            earliest_ns = time.time_ns() + int(scenario.lead_s * NS)
+            at_ns = t0_ns + int(after_s * NS)
+            _sleep_until(min(at_ns, earliest_ns) if scenario.curtailed and number else at_ns)
             if scenario.pause_ms:
                 self.backends[self.active].pause(scenario.pause_ms)
                 _sleep_until(time.time_ns() + 2 * scenario.pause_ms * 1_000_000)

@@ -56,6 +56,7 @@ class Ears:
         self._epoll.register(self._bell, select.EPOLLIN)
         self.drops: dict[int, int] = {stream["id"]: 0 for stream in spec["streams"]}
         self.errors: dict[str, int] = {}
+        self.until_ns: int | None = None  # no slot that is due from then on is sent
         self._paused_until_ns = 0
         self._end_ns: int | None = None
 
@@ -157,6 +158,7 @@ class Stream:
         self.count: int = spec["count"]
         self.sent = SentLog(spec["sent_log"], self.count)
         self.errors: dict[str, int] = {}
+        self.slots = self.count  # those that its schedule had, when it ended
         self.stolen_slots = 0
         self._run = run
         self._ears = ears
@@ -213,6 +215,7 @@ class Stream:
         return {
             "id": self.id,
             "sent": len(late),
+            "slots": self.slots,
             "send_errors": self.errors,
             "late_p99_us": late[len(late) * 99 // 100] / 1000 if late else None,
             "late_slots": sum(1 for by in late if by > senders.LATE_NS),
@@ -241,8 +244,8 @@ class Stream:
         return False
 
 
-def send_streams(streams: list[Stream], t0_ns: int) -> None:
-    """Send every slot of every stream in the order in which they are due."""
+def send_streams(streams: list[Stream], t0_ns: int, ears: Ears) -> None:
+    """Send every slot of every stream in the order in which they are due, up to `ears.until_ns`."""
     threads = [threading.Thread(target=stream.send_all, args=(t0_ns,)) for stream in streams if stream.batched]
     for thread in threads:
         thread.start()
@@ -256,12 +259,16 @@ def send_streams(streams: list[Stream], t0_ns: int) -> None:
         due, number, seq = queue[0]
         while (ahead := due - time.time_ns()) > 0:
             time.sleep(ahead / NS)
+        if ears.until_ns is not None and due >= ears.until_ns:
+            break
         stream = streams[number]
         stream.send(seq)
         if seq + 1 < stream.count:
             heapq.heapreplace(queue, (stream.due_ns(seq + 1, t0_ns), number, seq + 1))
         else:
             heapq.heappop(queue)
+    for _, number, seq in queue:
+        streams[number].slots = seq
     for thread in threads:
         thread.join()
 
@@ -280,7 +287,7 @@ def stream(spec: dict[str, Any]) -> None:
 
     def perform(t0_ns: int) -> None:
         def send() -> None:
-            send_streams(streams, t0_ns)
+            send_streams(streams, t0_ns, ears)
             ears.finish()
 
         sender = threading.Thread(target=send)
@@ -304,6 +311,8 @@ def obey(ears: Ears, perform: Callable[[int], None]) -> None:
             order, _, argument = line.partition(" ")
             if order == "go":
                 threading.Thread(target=perform, args=(int(argument),), daemon=True).start()
+            elif order == "until":
+                ears.until_ns = int(argument)
             elif order == "pause":
                 ears.pause(int(argument))
             elif order == "stop":

@@ -1,7 +1,8 @@
 """The two iptables engines: read with the `save` tool, commit one table of one family at a time.
 
 A rule is the tuple of its words in `iptables-save` form, so that what was written and what is listed compare equal.
-`iptables-nft` commits through its restore tool, `iptables-legacy` through python-iptables in this process.
+`iptables-nft` commits through its restore tool, `iptables-legacy` through python-iptables in this process, and through
+its restore tool where libxtables is newer than python-iptables knows.
 Source: iptables-restore(8), iptables-extensions(8).
 """
 
@@ -36,6 +37,7 @@ COMMIT_TRIES = 20
 QUOTING = re.compile(r"[\"'\\]")
 TOOL_TIMEOUT_S = 20
 INSTALL = "apt-get install -y iptables"
+TOO_NEW = "this libxtables is newer than python-iptables"
 
 
 def rule(text: str) -> Rule:
@@ -111,13 +113,12 @@ class IptablesNft:
 
     def commit(self, family: Family, text: str) -> None:
         """Commit one table through `iptables-nft-restore`."""
-        done = ran([_tool(family, "nft", "restore"), "--noflush", "--wait", "5"], text=text)
-        if done.returncode:
-            raise _refusal(done.stderr)
+        if said := _restored(family, "nft", text):
+            raise _refusal(said)
 
 
 class IptablesLegacy:
-    """iptables on the legacy xtables of the kernel, through python-iptables."""
+    """iptables on the legacy xtables of the kernel, through python-iptables where that knows this libxtables."""
 
     engine = Engine.IPTABLES_LEGACY
 
@@ -153,10 +154,14 @@ class IptablesLegacy:
                 said = in_child(lambda: self._apply(family, name.removeprefix("*"), lines))
                 if "temporarily unavailable" not in said:
                     break
+        if TOO_NEW in said:
+            said = _restored(family, "legacy", text)
         if said:
             raise _refusal(said)
 
     def _apply(self, family: Family, name: str, lines: list[str]) -> None:
+        if not self._knows_libxtables():
+            raise ImportError(TOO_NEW)
         table = (self._iptc.Table if family == 4 else self._iptc.Table6)(name)
         table.autocommit = False
         table.refresh()
@@ -181,6 +186,15 @@ class IptablesLegacy:
             elif operation == "-X":
                 table.delete_chain(chain_name)
         table.commit()
+
+    def _knows_libxtables(self) -> bool:
+        """Whether python-iptables finds a match's second option where libxtables has it.
+
+        From iptables 1.8.11 on, entries (struct xt_option_entry in xtables.h) are longer than it takes them to be; and
+        the options of udp are such entries.
+        """
+        options = self._iptc.Match(self._iptc.Rule(), "udp")._module.x6_options
+        return not options or options[1].name is not None
 
     def _rule(self, family: Family, words: list[str]) -> Any:
         """One rule as a python-iptables object, from its words."""
@@ -216,6 +230,12 @@ class IptablesLegacy:
                     section.set_parameter(word.removeprefix("--"), [negate, *values] if negate else value)
             negate = ""
         return made
+
+
+def _restored(family: Family, flavour: str, text: str) -> str:
+    """Commit one table through `iptables-restore`; what it said when it failed, "" when it did not."""
+    done = ran([_tool(family, flavour, "restore"), "--noflush", "--wait", "5"], text=text)
+    return done.stderr or "iptables-restore failed without a word" if done.returncode else ""
 
 
 def _words(text: str) -> list[str]:

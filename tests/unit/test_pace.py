@@ -44,12 +44,12 @@ def test_a_long_proof_has_every_swap_and_every_datagram_on_a_slow_machine_too(sc
 @pytest.mark.parametrize("scenario", storms(), ids=lambda scenario: scenario.name)
 def test_a_storm_has_as_many_swaps_for_each_datagram(scenario: Scenario) -> None:
     slow = slowed(scenario, SLOW)
-    assert slow.storm_swaps / slow.rate_per_s == pytest.approx(scenario.storm_swaps / scenario.rate_per_s, rel=0.02)
+    assert slow.storm_swaps / slow.rate_per_s == pytest.approx(scenario.storm_swaps / scenario.rate_per_s, rel=0.05)
 
 
 def test_every_flow_has_sent_before_the_first_swap() -> None:
     slow = slowed(Scenario(sides=("outside",), flows=10_000, rate_per_s=4000, seconds=9), SLOW)
-    assert slow.lead_s * slow.rate_per_s >= slow.flows > 200
+    assert slow.lead_s * slow.rate_per_s >= slow.flows > 100
 
 
 def test_a_flow_that_sends_is_not_idle() -> None:
@@ -64,7 +64,7 @@ def test_a_drain_ends_before_the_streams() -> None:
 
 def test_the_processors_carry_the_rate() -> None:
     slow = slowed(FLUSH, SLOW)
-    assert slow.rate_per_s * len(slow.sides) * SLOW.exchange_s <= 0.21 * SLOW.cpus
+    assert slow.rate_per_s * len(slow.sides) * SLOW.exchange_s <= 0.11 * SLOW.cpus
 
 
 def test_as_many_replies_are_in_flight_at_a_swap() -> None:
