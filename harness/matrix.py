@@ -42,7 +42,7 @@ SECONDS = {"nftables": 2.0, "iptables-nft": 2.0, "iptables-legacy": 3.0}
 PERIOD_S = {"nftables": 0.6, "iptables-nft": 0.65, "iptables-legacy": 1.0}  # of many swaps in a row
 SWAPPING: dict[str, Any] = {"rate_per_s": 1200, "stop_old_after_s": 0.1}
 BAD_LINK: dict[str, dict[str, Any]] = {
-    "lossy": {"delay_ms": 20, "loss_percent": 1, "pattern": "both"},
+    "lossy": {"delay_ms": 20, "loss_percent": 1, "pattern": "both", "sides": ("outside",)},
     # Few streams, so that many datagrams of each are under way to be overtaken.
     "reordering": {"delay_ms": 20, "reorder_percent": 5, "sides": ("outside",), "connected": True},
 }
@@ -213,7 +213,8 @@ def settled(
 
 def _slower(scenario: Scenario) -> str:
     swaps = f", {scenario.swaps} swaps" if scenario.swaps > 1 else ""
-    return f", as slow as this machine: {scenario.rate_per_s}/s for {scenario.seconds:.1f} s{swaps}"
+    most = "at most " if scenario.curtailed else ""
+    return f", as slow as this machine: {scenario.rate_per_s}/s for {most}{scenario.seconds:.1f} s{swaps}"
 
 
 def verdict(outcomes: Sequence[Outcome]) -> Verdict:

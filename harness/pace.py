@@ -24,6 +24,7 @@ LEAST_SWAPS: Final = 4  # of many: there and back, twice
 BAD: Final = 16  # datagrams that a bad link loses or reorders each way: that it is none has one chance in e^16
 LEAST_FLOWS: Final = 16  # of many
 IDLE_GAPS: Final = 3  # between two datagrams of a flow, before it counts as idle
+SLACK: Final = 2  # where streams end with what the swap has shown, more time for it costs none
 SEEN: Final = 1.2  # times that every flow has sent before the first swap
 
 
@@ -98,6 +99,6 @@ def _longer(scenario: Scenario, needed_s: float) -> Scenario:
     if needed_s > period_s and not scenario.unabridged:
         swaps = max(min(swaps, LEAST_SWAPS), int(swaps * period_s / needed_s))
     lead_s = max(first_s, SEEN * scenario.flows / scenario.rate_per_s)
-    seconds = lead_s + max(1, swaps) * max(period_s, needed_s)
     curtailed = not (scenario.unabridged or scenario.has_bad_link or scenario.storm_swaps)
+    seconds = lead_s + max(1, swaps) * max(period_s, needed_s * (SLACK if curtailed else 1))
     return replace(scenario, swaps=swaps, lead_s=lead_s, seconds=seconds, curtailed=curtailed)

@@ -96,10 +96,10 @@ class Stage:
         """End the streams soon after the last swap; when they end."""
         end_ns = time.time_ns() + int(specs.tail_s(self.scenario) * NS)
         for client in clients.values():
-            client.until(end_ns)
+            client.offer(f"until {end_ns}")
         _sleep_until(end_ns)
         for client in tcp:
-            client.tell("stop")
+            client.offer("stop")
         return end_ns
 
     def _note_slots(self) -> None:

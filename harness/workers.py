@@ -83,9 +83,12 @@ class Worker:
         """Start the schedule at `t0_ns`, CLOCK_REALTIME."""
         self.tell(f"go {t0_ns}")
 
-    def until(self, end_ns: int) -> None:
-        """Have a client send no slot that is due at `end_ns` or later, CLOCK_REALTIME; `slots` of its report counts."""
-        self.tell(f"until {end_ns}")
+    def offer(self, line: str) -> None:
+        """Send one line, unless the worker has come to its end by itself."""
+        try:
+            os.write(_pipe(self.process.stdin).fileno(), line.encode() + b"\n")
+        except BrokenPipeError:
+            return  # its report is still there to be read
 
     def pause(self, duration_ms: int) -> None:
         """Have the worker read nothing for `duration_ms`; its socket buffers fill meanwhile."""

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 
 BLUE, GREEN = PortSet.BLUE, PortSet.GREEN
 REAL = [pytest.param(case, id=f"{case[0]}-{case[1]}", marks=pytest.mark.root) for case in support.REAL]
+# As where libxtables is newer than python-iptables knows: iptables 1.8.11 and later.
+REAL += [
+    pytest.param((*case, "restored"), id=f"{case[0]}-{case[1]}-restored", marks=pytest.mark.root)
+    for case in support.REAL
+    if case[1] is Engine.IPTABLES_LEGACY
+]
 ALL = [pytest.param((DataplaneName.MEMORY, Engine.MEMORY), id="memory"), *REAL]
 ZONES = [param for param in REAL if "zones" in str(param.id)]
 IPTABLES = [param for param in REAL if "iptables" in str(param.id)]
@@ -46,9 +52,11 @@ every_set = pytest.mark.parametrize("active", list(PortSet))
 
 
 @pytest.fixture
-def dataplane(request: pytest.FixtureRequest) -> Iterator[Dataplane]:
+def dataplane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dataplane]:
     """The dataplane, in a fresh namespace in which the test then runs."""
-    name, engine = request.param
+    name, engine, *restored = request.param
+    if restored:
+        monkeypatch.setattr(IptablesLegacy, "_knows_libxtables", lambda _: False)
     if name is DataplaneName.MEMORY:
         yield Memory()
         return

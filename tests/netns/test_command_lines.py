@@ -48,7 +48,8 @@ def test_a_part_of_the_matrix_prints_a_table_and_writes_both_files(tmp_path: Pat
     assert [result["scenario"]["name"] for result in document["results"]] == ["every 50th dropped"]
     page = (tmp_path / "page.html").read_text()
     assert page.count("h0") > 100  # a stroke without length is a dot
-    assert page.count("v12") > 10
+    account = document["results"][0]["ledger"]
+    assert page.count("v12") >= account["sent"] - account["answered_blue"] - account["answered_green"] > 1
     assert "http" not in page
 
 
