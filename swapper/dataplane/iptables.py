@@ -193,7 +193,7 @@ class IptablesLegacy:
         From iptables 1.8.11 on, entries (struct xt_option_entry in xtables.h) are longer than it takes them to be; and
         the options of udp are such entries.
         """
-        options = self._iptc.Match(self._iptc.Rule(), "udp")._module.x6_options
+        options = self._iptc.Match(self._iptc.Rule(), "udp")._module.x6_options  # noqa: SLF001 - nothing public tells
         return not options or options[1].name is not None
 
     def _rule(self, family: Family, words: list[str]) -> Any:
