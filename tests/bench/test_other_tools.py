@@ -151,7 +151,8 @@ def test_irtt_finds_the_same_round_trip(tmp_path: Path) -> None:
                 theirs = json.loads((tmp_path / "irtt.json").read_bytes())["stats"]["rtt"]["median"] / 1000
                 pairs.append((mine, theirs))
                 on_the_wire.append((my_wire, wire.p50_us()))
-    apart_us, wires_apart_us = (median(mine - theirs for mine, theirs in found) for found in (pairs, on_the_wire))
+    # Whatever else the machine does can only add: of each, the best round.
+    apart_us, wires_apart_us = (min(a for a, _ in found) - min(b for _, b in found) for found in (pairs, on_the_wire))
     support.MEASURED.info("p50, ours less irtt's: %.1f us, of this on the wire %.1f us", apart_us, wires_apart_us)
     within_us = WITHIN_US * max(slowness, support.slowness())  # before and after: a machine's pace changes
     assert abs(wires_apart_us) < within_us

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -274,10 +275,14 @@ def ended_at_moments(user: User, number: signal.Signals, *, moments: int) -> Ite
     whole_s = time.monotonic() - started  # whatever this machine's speed
     for moment in range(moments):
         words = [SWAPPER, "swap", "game", "--config", str(user.config)]
-        command = user.host.popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(whole_s * moment / moments)
-        command.send_signal(number)
-        yield command.wait()
+        with tempfile.TemporaryFile() as words_said:  # not a pipe: what it has started may hold it open
+            command = user.host.popen(words, stdout=subprocess.DEVNULL, stderr=words_said)
+            time.sleep(whole_s * moment / moments)
+            command.send_signal(number)
+            code = command.wait()
+            words_said.seek(0)
+            # Python itself ends so over an interrupt while it imports site: nothing of the command has begun.
+            yield -number if b"Failed to import the site module" in words_said.read() else code
 
 
 @pytest.mark.parametrize("engine", [NFT, IPT, Engine.IPTABLES_LEGACY])
