@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from bench.parts.paths import compare
 from harness import pingpong
 from harness.exchanges import PATIENCE, ask
 from harness.netns import build
@@ -37,6 +38,8 @@ pytestmark = pytest.mark.bench
 ADDRESS: Final = OUTSIDE_AND_HOST.target("outside", 4)
 SIZE: Final = 64
 WITHIN_US: Final = 3
+LOOKS: Final = 8  # at most, at a growing record
+ROUNDS: Final = 25  # of each tool, between two looks
 PORTS: Final = {"sockperf": 11111, "irtt": 2112}
 SOCKPERF_PING: Final = struct.pack("!QHI", 1, 3, SIZE).ljust(SIZE, b"\0")  # number, flags CLIENT and PONG, length
 IRTT: Final = b"\x14\xa7\x5b"
@@ -98,13 +101,18 @@ def greet(net: Net, tool: str, greeting: bytes) -> tuple[socket.socket, bytes]:
 
 
 def ours_us(sock: socket.socket, message: bytes, *, seconds: float, rest_s: float = 0) -> float:
-    """The harness's own p50 on that socket."""
+    """The harness's own p50 on that socket, between two exchanges a rest that ends spinning.
+
+    After a sleep Python's code finds cold caches and takes some microseconds more.
+    """
     times: list[int] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         times += ask(sock, message, 1 if rest_s else 100)
-        if rest_s:
-            time.sleep(rest_s)
+        rested = time.monotonic() + rest_s
+        time.sleep(rest_s * 0.9)
+        while time.monotonic() < rested:
+            pass
     return median(times) / 1000
 
 
@@ -116,7 +124,7 @@ def test_sockperf_finds_the_same_round_trip() -> None:
     with build(OUTSIDE_AND_HOST) as net, server(net, core, "sockperf", "server", "-i", ADDRESS):
         sock, _ = greet(net, "sockperf", SOCKPERF_PING)
         with sock, pingpong._quiet(core):
-            for _ in range(3):
+            for _ in range(5):
                 # Its client sleeps for two seconds before it begins.
                 with net["outside"].popen(command, stdout=subprocess.PIPE) as process:
                     mine = ours_us(sock, SOCKPERF_PING, seconds=1)
@@ -138,23 +146,38 @@ def test_irtt_finds_the_same_round_trip(tmp_path: Path) -> None:
     schedule = ["-i", "1ms", "-d", "100ms", "--wait=20ms"]
     options = ["-l", str(SIZE), "--stats=none", "--tstamp=none", "-Q", "-o", str(tmp_path / "irtt.json")]
     command = ["taskset", "-c", str(cores[0]), "irtt", "client", *schedule, *options, ADDRESS]
-    pairs, on_the_wire = [], []
+    as_said: dict[str, list[float]] = {"irtt": [], "ours": []}
+    on_the_wire: dict[str, list[float]] = {"irtt": [], "ours": []}
     slowness = support.slowness()
     with build(OUTSIDE_AND_HOST) as net, server(net, cores[-1], "irtt", "server", "-b", ADDRESS, "-i", "0"):
         sock, opened = greet(net, "irtt", IRTT_OPEN)
         message = (IRTT + b"\0" + opened[4:12]).ljust(SIZE, b"\0")  # the token, then number 0
         wire = Wire(net)
         with sock, wire.sock, pingpong._quiet(cores[0]):
-            for _ in range(25):
-                mine, my_wire = ours_us(sock, message, seconds=0.1, rest_s=0.001), wire.p50_us()
-                net["outside"].run(command)
-                theirs = json.loads((tmp_path / "irtt.json").read_bytes())["stats"]["rtt"]["median"] / 1000
-                pairs.append((mine, theirs))
-                on_the_wire.append((my_wire, wire.p50_us()))
-    # Whatever else the machine does can only add: of each, the best round.
-    apart_us, wires_apart_us = (min(a for a, _ in found) - min(b for _, b in found) for found in (pairs, on_the_wire))
-    support.MEASURED.info("p50, ours less irtt's: %.1f us, of this on the wire %.1f us", apart_us, wires_apart_us)
-    within_us = WITHIN_US * max(slowness, support.slowness())  # before and after: a machine's pace changes
-    assert abs(wires_apart_us) < within_us
-    assert apart_us < within_us
-    assert all(wire_us < mine for (mine, _), (wire_us, _) in zip(pairs, on_the_wire, strict=True))
+            for _ in range(LOOKS):
+                for _ in range(ROUNDS):
+                    as_said["ours"].append(ours_us(sock, message, seconds=0.1, rest_s=0.001))
+                    on_the_wire["ours"].append(wire.p50_us())
+                    net["outside"].run(command)
+                    said = json.loads((tmp_path / "irtt.json").read_bytes())
+                    as_said["irtt"].append(said["stats"]["rtt"]["median"] / 1000)
+                    on_the_wire["irtt"].append(wire.p50_us())
+                within_us = WITHIN_US * max(slowness, support.slowness())  # a machine's pace changes
+                said_low, said_high = difference_us(as_said)
+                wire_low, wire_high = difference_us(on_the_wire)
+                agree = max(-wire_low, wire_high, said_high) < within_us
+                if agree or max(-wire_high, wire_low, said_low) > within_us:
+                    break
+    support.MEASURED.info(
+        "ours less irtt's: %.1f to %.1f us, of this on the wire %.1f to %.1f us, at most %.1f us",
+        *(said_low, said_high, wire_low, wire_high, within_us),
+    )
+    assert agree, (as_said, on_the_wire, within_us)
+    assert all(seen < said for seen, said in zip(on_the_wire["ours"], as_said["ours"], strict=True))
+
+
+def difference_us(rounds_us: dict[str, list[float]]) -> tuple[float, float]:
+    """Between what the median of ours less irtt's lies, all looks together erring in 5 of 100 runs."""
+    found = compare(rounds_us, seed=1, confidence=1 - 0.05 / LOOKS, against="irtt")[1]
+    irtt_us = median(rounds_us["irtt"])
+    return (found.low - 1) * irtt_us, (found.high - 1) * irtt_us
