@@ -24,7 +24,6 @@ __all__ = ["Backend", "Client", "Reply", "serve"]
 STDIN: Final = 0
 BURST: Final = 64
 TCP_FRAME: Final = wire.MIN_PAYLOAD
-ANCIENT_NS: Final = 2 * NS  # a push client that said nothing for this long is gone
 
 
 class Reply:
@@ -62,6 +61,7 @@ class Backend:
         self.kind: str = spec.get("kind", "echo")
         self.service_ns = int(spec.get("service_ms", 0) * 1_000_000)
         self.log = Log(spec["log"], SEEN, spec["capacity"])
+        self.gone_after_ns = int(spec.get("gone_after_ms", 2000) * 1_000_000)  # a client that is pushed to, in silence
         self.push_interval_ns = int(NS / spec.get("push_rate_per_s", 100))
         self.epoll = select.epoll()
         self.epoll.register(STDIN, select.EPOLLIN)
@@ -222,7 +222,7 @@ class Backend:
     def _push_due(self) -> None:
         now = time.time_ns()
         for key, client in list(self.clients.items()):
-            if now - client.heard_ns > ANCIENT_NS:
+            if now - client.heard_ns > self.gone_after_ns:
                 del self.clients[key]
                 continue
             while client.next_ns <= now:

@@ -184,7 +184,7 @@ def play(
     """Run scenarios one after the other, slowed to the pace of this machine, each as `settled` does."""
     for number, asked in enumerate(scenarios, start=1):
         scenario = held(asked)
-        say(f"[{number}/{len(scenarios)}] {scenario.name}" + ("" if scenario == asked else _slower(scenario)))
+        say(f"[{number}/{len(scenarios)}] {scenario.name}" + ("" if scenario == asked else _slower(scenario, asked)))
         yield settled(scenario, keep=keep, say=say)
 
 
@@ -211,10 +211,11 @@ def settled(
     return Outcome(scenario, record, attempt)
 
 
-def _slower(scenario: Scenario) -> str:
+def _slower(scenario: Scenario, asked: Scenario) -> str:
     swaps = f", {scenario.swaps} swaps" if scenario.swaps > 1 else ""
     most = "at most " if scenario.curtailed else ""
-    return f", as slow as this machine: {scenario.rate_per_s}/s for {most}{scenario.seconds:.1f} s{swaps}"
+    flows = f", {scenario.flows} flows" if scenario.flows != asked.flows else ""
+    return f", as slow as this machine: {scenario.rate_per_s}/s for {most}{scenario.seconds:.1f} s{swaps}{flows}"
 
 
 def verdict(outcomes: Sequence[Outcome]) -> Verdict:

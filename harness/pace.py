@@ -1,7 +1,7 @@
 """Slows a scenario down to what a machine was measured to hold; pure.
 
-The datagrams of a run get rarer and the run longer, and what is under way at a time stays the same, so each scenario
-still shows what it was made to show. A machine that holds a scenario as it is plays it as it is.
+The datagrams of a run get rarer, its flows fewer and the run longer, and what is under way at a time stays the same, so
+each scenario still shows what it was made to show. A machine that holds a scenario as it is plays it as it is.
 """
 
 from __future__ import annotations
@@ -81,10 +81,15 @@ def _needed_s(scenario: Scenario, pace: Pace) -> float:
     commands = SWAP_COMMANDS * (LEGACY if scenario.engine == "iptables-legacy" else 1)
     if scenario.swaps > 1:
         commands += RELAUNCH_COMMANDS
-    # The old set is stopped once the drain is over; one whose deadline is beyond the streams ends with them.
-    drains = scenario.udp == "drain" and scenario.drain_timeout_s < scenario.period_s
+    # The old set is stopped once the drain is over.
+    drains = scenario.udp == "drain" and not _outlives_streams(scenario)
     then_s = scenario.drain_timeout_s if drains else scenario.stop_old_after_s
     return commands * pace.command_s + then_s + MARGIN_S
+
+
+def _outlives_streams(scenario: Scenario) -> bool:
+    """Whether a drain's deadline is beyond the streams: it ends once they have."""
+    return scenario.udp == "drain" and scenario.drain_timeout_s >= scenario.period_s
 
 
 def _bad_s(scenario: Scenario) -> float:
@@ -99,6 +104,7 @@ def _longer(scenario: Scenario, needed_s: float) -> Scenario:
     if needed_s > period_s and not scenario.unabridged:
         swaps = max(min(swaps, LEAST_SWAPS), int(swaps * period_s / needed_s))
     lead_s = max(first_s, SEEN * scenario.flows / scenario.rate_per_s)
-    curtailed = not (scenario.unabridged or scenario.has_bad_link or scenario.storm_swaps)
+    whole = scenario.unabridged or scenario.has_bad_link or scenario.storm_swaps or _outlives_streams(scenario)
+    curtailed = not whole
     seconds = lead_s + max(1, swaps) * max(period_s, needed_s * (SLACK if curtailed else 1))
     return replace(scenario, swaps=swaps, lead_s=lead_s, seconds=seconds, curtailed=curtailed)

@@ -58,7 +58,7 @@ class Scenario:
     swaps: int = 1
     curtailed: bool = False  # the streams end once the last swap has shown what it does: `seconds` are the most
     unabridged: bool = False  # a slow machine takes longer for it, and leaves out no swap and no datagram
-    lead_s: float = 0  # before the first swap; 0: as long as between two
+    lead_s: float = 0  # before the first swap, where curtailed before each; 0: as long as between two
     stop_old_after_s: float = 0.3
     udp: Literal["cut", "drain"] = "cut"
     drain_timeout_s: float = 2.0
@@ -83,12 +83,10 @@ class Scenario:
         """Refuse what cannot be played: ValueError."""
         if self.swap_command and not shlex.split(self.swap_command):  # raises ValueError over an open quotation
             raise ValueError("the swap command is empty")
-        patterns = 2 if self.pattern == "both" else 1
-        kinds = 2 if self.connected is None and self.sender == "socket" else 1
-        each = len(self.families) * patterns * kinds
+        each = self.streams_a_side
         if self.flows // each > FLOWS_PER_STREAM:
             raise ValueError(f"{self.flows} flows a side are more than {FLOWS_PER_STREAM} for each of {each} streams")
-        if int(max(1, self.rate_per_s // each) * self.seconds) < 1:
+        if int(self.stream_rate_per_s * self.seconds) < 1:
             raise ValueError(f"{self.rate_per_s}/s for {self.seconds} s is no datagram for each of {each} streams")
         if not 0 <= self.lead_s < self.seconds:
             raise ValueError(f"no swap can begin {self.lead_s} s into streams of {self.seconds} s")
@@ -96,6 +94,33 @@ class Scenario:
             self._check_link()
         elif not self.swaps:
             raise ValueError("without a swap there is only a bad link to show")
+
+    @property
+    def patterns(self) -> tuple[Literal["long", "fresh"], ...]:
+        """Of its streams: long flows, a flow for each datagram, or some of either."""
+        return ("long", "fresh") if self.pattern == "both" else (self.pattern,)
+
+    @property
+    def socket_kinds(self) -> tuple[bool, ...]:
+        """Whether the sockets of its streams are connected, are not, or some of either."""
+        if self.sender == "scapy":
+            return (False,)
+        return (True, False) if self.connected is None else (self.connected,)
+
+    @property
+    def streams_a_side(self) -> int:
+        """How many streams share the rate and the flows of a side."""
+        return len(self.families) * len(self.patterns) * len(self.socket_kinds)
+
+    @property
+    def stream_rate_per_s(self) -> int:
+        """Of each stream, in datagrams."""
+        return max(1, self.rate_per_s // self.streams_a_side)
+
+    @property
+    def stream_flows(self) -> int:
+        """Of each stream."""
+        return max(1, self.flows // self.streams_a_side)
 
     @property
     def period_s(self) -> float:

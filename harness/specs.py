@@ -40,15 +40,13 @@ TCP_STREAM: Final = 900
 WHO: Final = {"blue": wire.BLUE, "green": wire.GREEN}
 NS: Final = 1_000_000_000
 LEAST_TAIL_S: Final = 0.3
+LEAST_GONE_MS: Final = 2000  # of silence of a client that is pushed to; three times a flow's pause, if that is longer
 LINGER_MS: Final = 600  # beside what a link and a backend take for a reply
 
 
 def streams(scenario: Scenario, topology: Topology, folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Every stream of every side, by the node that its clients run in, phases spread over the interval."""
-    patterns = ("long", "fresh") if scenario.pattern == "both" else (scenario.pattern,)
-    kinds = (True, False) if scenario.connected is None else (scenario.connected,)
-    if scenario.sender == "scapy":
-        kinds = (False,)
+    patterns, kinds, rate = scenario.patterns, scenario.socket_kinds, scenario.stream_rate_per_s
     plans = [
         (side, family, pattern, connected)
         for side in scenario.sides
@@ -58,9 +56,6 @@ def streams(scenario: Scenario, topology: Topology, folder: Path) -> dict[str, l
         # The kernel has no way back to ::1 from behind a bridge; ARCHITECTURE.md has the reason.
         if (scenario.topology, side, family) != ("bridged", "loopback", 6)
     ]
-    each = len(scenario.families) * len(patterns) * len(kinds)
-    rate = max(1, scenario.rate_per_s // each)
-    flows = max(1, scenario.flows // each)
     groups: dict[str, list[dict[str, Any]]] = {}
     for number, (side, family, pattern, connected) in enumerate(plans):
         count = int(rate * scenario.seconds)
@@ -75,7 +70,7 @@ def streams(scenario: Scenario, topology: Topology, folder: Path) -> dict[str, l
                 "port": PUBLIC,
                 "rate_per_s": rate,
                 "count": count,
-                "flows": flows,
+                "flows": scenario.stream_flows,
                 "pattern": pattern,
                 "sender": scenario.sender,
                 "connected": connected,
@@ -112,10 +107,9 @@ def linger_ms(scenario: Scenario) -> float:
 
 def tail_s(scenario: Scenario) -> float:
     """How long streams go on after the last swap at least: every stream, and a new connection, has to find it."""
-    patterns = 2 if scenario.pattern == "both" else 1
-    kinds = 2 if scenario.connected is None else 1
-    interval_s = len(scenario.families) * patterns * kinds / scenario.rate_per_s
-    return max(LEAST_TAIL_S, 3 * interval_s, 2 * scenario.tcp_new_every_ms / 1000 if scenario.tcp else 0)
+    return max(
+        LEAST_TAIL_S, 3 / scenario.stream_rate_per_s, 2 * scenario.tcp_new_every_ms / 1000 if scenario.tcp else 0
+    )
 
 
 def backend(scenario: Scenario, topology: Topology, port_set: str, *, run: int, log: Path) -> dict[str, Any]:
@@ -130,6 +124,7 @@ def backend(scenario: Scenario, topology: Topology, port_set: str, *, run: int, 
         "log": str(log),
         "capacity": int(per_second * (scenario.seconds + 5)) * (4 if scenario.backend == "push" else 1) + 10_000,
         "push_rate_per_s": scenario.push_rate_per_s,
+        "gone_after_ms": max(LEAST_GONE_MS, 3000 * scenario.stream_flows / scenario.stream_rate_per_s),
     }
     if scenario.pause_ms:
         spec["rcvbuf"] = 64 * 1024

@@ -142,7 +142,7 @@ class Stage:
                 for s in streams
             ],
             t0_ns=self.record.t0_ns,
-            sent={spec["id"]: records.read_sent(spec["sent_log"])[: spec["count"]] for spec in streams},
+            sent={spec["id"]: _sent(spec) for spec in streams},
             received=list(received.values()),
             backends=logs,
             client_drops=client_drops if kind == "echo" else None,
@@ -173,9 +173,9 @@ class Stage:
             self._storm(t0_ns)
             return
         for number, after_s in enumerate(scenario.moments_s()):
-            earliest_ns = time.time_ns() + int(scenario.lead_s * NS)
+            ready_ns = time.time_ns() + int((scenario.lead_s or scenario.period_s) * NS)
             at_ns = t0_ns + int(after_s * NS)
-            _sleep_until(min(at_ns, earliest_ns) if scenario.curtailed and number else at_ns)
+            _sleep_until(min(at_ns, ready_ns) if scenario.curtailed and number else at_ns)
             if scenario.pause_ms:
                 self.backends[self.active].pause(scenario.pause_ms)
                 _sleep_until(time.time_ns() + 2 * scenario.pause_ms * 1_000_000)
@@ -320,6 +320,14 @@ class Stage:
 def _datagrams(seen: Any) -> Any:
     """A backend's log without what came over TCP."""
     return seen[seen["stream"] != specs.TCP_STREAM]
+
+
+def _sent(spec: dict[str, Any]) -> Any:
+    """When each slot of a stream was sent; ImpossibleCountError if more of them were than it says it had."""
+    sent_ns, slots = records.read_sent(spec["sent_log"]), spec["count"]
+    if sent_ns[slots:].any():
+        raise ledger.ImpossibleCountError(f"stream {spec['id']}: sent more than the {slots} slots that it had")
+    return sent_ns[:slots]
 
 
 def _sleep_until(when_ns: int) -> None:

@@ -1,7 +1,7 @@
 """The two iptables engines: read with the `save` tool, commit one table of one family at a time.
 
 A rule is the tuple of its words in `iptables-save` form, so that what was written and what is listed compare equal.
-`iptables-nft` commits through its restore tool, `iptables-legacy` through python-iptables in this process, and through
+`iptables-nft` commits through its restore tool, `iptables-legacy` through python-iptables in a child, and through
 its restore tool where libxtables is newer than python-iptables knows.
 Source: iptables-restore(8), iptables-extensions(8).
 """
@@ -17,7 +17,7 @@ import signal
 import subprocess
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -143,24 +143,21 @@ class IptablesLegacy:
         }
 
     def commit(self, family: Family, text: str) -> None:
-        """Commit one table, in a child process; tries again while another program commits in between (EAGAIN).
+        """Commit one table, in a child process.
 
         A child, because libxtables knows one family in a process, and ends the process over a rule it cannot read.
         """
         self._iptc = self._iptc or iptc()
         name, *lines = [line for line in text.splitlines() if line and line != "COMMIT"]
         with _xtables_lock():
-            for _ in range(COMMIT_TRIES):
-                said = in_child(lambda: self._apply(family, name.removeprefix("*"), lines))
-                if "temporarily unavailable" not in said:
-                    break
+            said = _undisturbed(lambda: in_child(lambda: self._apply(family, name.removeprefix("*"), lines)))
         if TOO_NEW in said:
-            said = _restored(family, "legacy", text)
+            said = _undisturbed(lambda: _restored(family, "legacy", text))
         if said:
             raise _refusal(said)
 
     def _apply(self, family: Family, name: str, lines: list[str]) -> None:
-        if not self._knows_libxtables():
+        if not self._knows_libxtables(family):
             raise ImportError(TOO_NEW)
         table = (self._iptc.Table if family == 4 else self._iptc.Table6)(name)
         table.autocommit = False
@@ -187,13 +184,14 @@ class IptablesLegacy:
                 table.delete_chain(chain_name)
         table.commit()
 
-    def _knows_libxtables(self) -> bool:
+    def _knows_libxtables(self, family: Family) -> bool:
         """Whether python-iptables finds a match's second option where libxtables has it.
 
         From iptables 1.8.11 on, entries (struct xt_option_entry in xtables.h) are longer than it takes them to be; and
         the options of udp are such entries.
         """
-        options = self._iptc.Match(self._iptc.Rule(), "udp")._module.x6_options  # noqa: SLF001 - nothing public tells
+        section = self._iptc.Rule() if family == 4 else self._iptc.Rule6()
+        options = self._iptc.Match(section, "udp")._module.x6_options  # noqa: SLF001 - nothing public tells
         return not options or options[1].name is not None
 
     def _rule(self, family: Family, words: list[str]) -> Any:
@@ -230,6 +228,15 @@ class IptablesLegacy:
                     section.set_parameter(word.removeprefix("--"), [negate, *values] if negate else value)
             negate = ""
         return made
+
+
+def _undisturbed(commit: Callable[[], str]) -> str:
+    """What a commit of a legacy table says, tried again while other programs commit in between (EAGAIN)."""
+    for _ in range(COMMIT_TRIES):
+        said = commit()
+        if "temporarily unavailable" not in said:
+            break
+    return said
 
 
 def _restored(family: Family, flavour: str, text: str) -> str:

