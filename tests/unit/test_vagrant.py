@@ -111,6 +111,17 @@ def test_a_session_destroys_its_machine_and_ends_with_the_first_failure(
     assert ("still there: swapper_debian" in done.stderr) == bool(left)
 
 
+def test_results_come_back_after_whatever_vagrant_has_to_remark(tmp_path: Path) -> None:
+    shutil.copytree(VAGRANT, tmp_path / "host/vagrant")
+    (tmp_path / "machine/results").mkdir(parents=True)
+    (tmp_path / "machine/results/found.json").write_text("{}")
+    inside = f'cd {tmp_path}/machine; eval "$(echo "$5" | sed \'s,cd /vagrant,true,\')"'
+    vagrant = {"vagrant": f'test "$*" = "ssh debian --no-tty -c $5" || exit 2; echo "==> debian: a remark"; {inside}'}
+    done = run_among(vagrant, tmp_path / "bin", tmp_path / "host/vagrant/results-back")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "host/results/found.json").read_text() == "{}"
+
+
 GROUND = """
 set -eu
 project=$(dirname -- "$(dirname -- "$(readlink -f -- "$0")")")
