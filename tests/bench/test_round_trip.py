@@ -31,7 +31,13 @@ each_dataplane = pytest.mark.parametrize("dataplane", MOST_OF_DIRECT)
 
 
 @contextmanager
-def one_rule(host: Namespace, folder: Path, *, public: int, backend: int) -> Iterator[None]:  # noqa: ARG001
+def one_rule(
+    host: Namespace,
+    folder: Path,  # noqa: ARG001 - a front may keep files there, this one has none
+    *,
+    public: int,
+    backend: int,
+) -> Iterator[None]:
     """Nothing but the rule that people write by hand, and conntrack as everybody has it."""
     rule = f"-p udp --dport {public} -j DNAT --to-destination :{backend}"
     host.run(["iptables-nft", "-t", "nat", "-A", "PREROUTING", *rule.split()])
