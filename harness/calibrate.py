@@ -75,7 +75,7 @@ def _exchange_s() -> float:
             "sent_log": f"{folder}/sent",
         }
         client = {"run": RUN, "log": f"{folder}/received", "capacity": COUNT, "linger_ms": 100, "streams": [stream]}
-        workers = [Worker.start([], *one, where="this namespace") for one in (("backend", backend), ("client", client))]
+        workers = [Worker.start(*one, where="this namespace") for one in (("backend", backend), ("client", client))]
         with workers[0] as serving, workers[1] as asking:
             serving.await_ready()
             asking.await_ready().go(time.time_ns())

@@ -109,5 +109,4 @@ def loading(asking: socket.socket, serving: socket.socket) -> Iterator[Load]:
 
 def _started(role: str, sock: socket.socket, core: int) -> Worker:
     spec = {"fd": sock.fileno(), "core": core}
-    enter = ["setpriv", "--pdeathsig", "KILL"]
-    return Worker.start(enter, role, spec, where="a path", pass_fds=[sock.fileno()]).await_ready()
+    return Worker.start(role, spec, where="a path", pass_fds=[sock.fileno()]).await_ready()

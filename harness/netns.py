@@ -36,6 +36,8 @@ LINKS_UP_WITHIN_S: Final = 5.0
 # A veth end that has the same index as its peer (in another namespace) passes for hardware, and what happens to its
 # carrier is then told of only once a second (linkwatch_urgent_event in net/core/link_watch.c).
 FIRST_INDEX: Final = 100
+# The death signal survives exec, and covers what is not a worker of ours.
+DIES_WITH_OWNER: Final = ("setpriv", "--pdeathsig", "KILL")
 _NS: Final = "/proc/thread-self/ns/net"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -46,7 +48,6 @@ class Namespace:
     def __init__(self, name: str, fd: int) -> None:
         self.name = name
         self.fd = fd
-        self.path = f"/proc/{os.getpid()}/fd/{fd}"
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -74,20 +75,22 @@ class Namespace:
 
         Raises CalledProcessError (unless `check` is off) and TimeoutExpired.
         """
-        return subprocess.run(
-            [*self._enter(), *argv],
-            check=check,
-            timeout=timeout_s,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            env=None if env is None else dict(env),
-        )
+        with self.entered():
+            return subprocess.run(
+                [*DIES_WITH_OWNER, *argv],
+                check=check,
+                timeout=timeout_s,
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                capture_output=True,
+                text=True,
+                env=None if env is None else dict(env),
+            )
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         """Start a program here; it dies with this process. `options` are Popen's."""
-        return subprocess.Popen([*self._enter(), *argv], **options)
+        with self.entered():
+            return subprocess.Popen([*DIES_WITH_OWNER, *argv], **options)
 
     def spawn(self, role: str, spec: Mapping[str, Any]) -> Worker:
         """Start a harness worker here and wait until it is ready; WorkerError if it is not."""
@@ -95,7 +98,8 @@ class Namespace:
 
     def start(self, role: str, spec: Mapping[str, Any]) -> Worker:
         """Start a harness worker here, without waiting until it is ready."""
-        return Worker.start(self._enter(), role, spec, where=self.name)
+        with self.entered():
+            return Worker.start(role, spec, where=self.name)
 
     def counters(self) -> dict[str, int]:
         """The kernel's UDP counters here, e.g. `UdpInDatagrams`, `Udp6NoPorts`, `UdpRcvbufErrors`."""
@@ -109,10 +113,6 @@ class Namespace:
     def moved(self, before: Mapping[str, int]) -> dict[str, int]:
         """By how much each counter has moved since `before`; those that have not are left out."""
         return {name: value - before[name] for name, value in self.counters().items() if value != before[name]}
-
-    def _enter(self) -> list[str]:
-        # setpriv's death signal survives exec and covers what is not a worker of ours.
-        return ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net={self.path}"]
 
     def _read(self, name: str) -> str:
         """A file of /proc/net as seen from here, without moving the calling thread."""

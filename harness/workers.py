@@ -38,16 +38,14 @@ class Worker:
         self._pending = b""
 
     @classmethod
-    def start(
-        cls, enter: Sequence[str], role: str, spec: Mapping[str, Any], *, where: str, pass_fds: Sequence[int] = ()
-    ) -> Self:
-        """Start a worker behind the `enter` command; it inherits `pass_fds` under their numbers.
+    def start(cls, role: str, spec: Mapping[str, Any], *, where: str, pass_fds: Sequence[int] = ()) -> Self:
+        """Start a worker where the calling thread is; it inherits `pass_fds` under their numbers.
 
         Raises WorkerError where it died at once. `await_ready` tells when it can be used.
         """
         environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
         process = subprocess.Popen(
-            [*enter, sys.executable, "-m", "harness.worker", role],
+            [sys.executable, "-m", "harness.worker", role],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
