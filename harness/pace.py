@@ -25,6 +25,7 @@ BAD: Final = 16  # datagrams that a bad link loses or reorders each way: that it
 LEAST_FLOWS: Final = 16  # of many
 IDLE_GAPS: Final = 3  # between two datagrams of a flow, before it counts as idle
 SLACK: Final = 2  # where streams end with what the swap has shown, more time for it costs none
+LEAD_S: Final = 0.5  # of curtailed streams before a swap, once as much is in flight as ever will be
 SEEN: Final = 1.2  # times that every flow has sent before the first swap
 
 
@@ -103,8 +104,10 @@ def _longer(scenario: Scenario, needed_s: float) -> Scenario:
     (first_s, *_), period_s, swaps = scenario.moments_s() or [0.0], scenario.period_s, scenario.swaps
     if needed_s > period_s and not scenario.unabridged:
         swaps = max(min(swaps, LEAST_SWAPS), int(swaps * period_s / needed_s))
-    lead_s = max(first_s, SEEN * scenario.flows / scenario.rate_per_s)
     whole = scenario.unabridged or scenario.has_bad_link or scenario.storm_swaps or _outlives_streams(scenario)
     curtailed = not whole
+    if curtailed:
+        first_s = min(first_s, LEAD_S) + scenario.service_ms / 1000
+    lead_s = max(first_s, SEEN * scenario.flows / scenario.rate_per_s)
     seconds = lead_s + max(1, swaps) * max(period_s, needed_s * (SLACK if curtailed else 1))
     return replace(scenario, swaps=swaps, lead_s=lead_s, seconds=seconds, curtailed=curtailed)

@@ -77,6 +77,7 @@ def test_as_many_replies_are_in_flight_at_a_swap() -> None:
     slow = slowed(FLUSH, SLOW)
     assert slow.rate_per_s * slow.service_ms == pytest.approx(FLUSH.rate_per_s * FLUSH.service_ms, rel=0.01)
     assert slow.stop_old_after_s > slow.service_ms / 1000
+    assert slow.lead_s > slow.service_ms / 1000
 
 
 def test_a_pause_fills_the_buffer_with_as_many_datagrams() -> None:
