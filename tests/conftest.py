@@ -21,7 +21,7 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that pyproject.toml explains."""
-    skip_without_root(items, "root", "deploys", "bench", "soak")
+    skip_without_root(items, "root", "harness", "deploys", "bench", "soak")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from harness.scenario import Scenario, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.harness
 
 FLUSHED = Scenario(
     name="a flush passed off as lossless",

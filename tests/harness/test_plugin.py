@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.harness
 
 FOREIGN_TEST = """
 import pytest

@@ -11,7 +11,7 @@ from harness.pace import rarity
 from harness.scenario import Scenario, run
 from harness.specs import tail_s
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.harness
 
 RATE_PER_S = 500
 ENDING_S = 5.0  # for the old set to report, at most

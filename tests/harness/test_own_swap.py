@@ -12,7 +12,7 @@ from harness.calibrate import held
 from harness.scenario import Record, Scenario, run
 from swapper.procfs import started_ticks
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.harness
 
 RECIPE = Path(__file__).parents[2] / "examples/swap.sh"
 SWAPPER = Path(sys.executable).with_name("swapper")

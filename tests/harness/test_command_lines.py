@@ -15,7 +15,7 @@ from harness.calibrate import held
 from harness.ledger import FATES
 from harness.scenario import Scenario, run
 
-pytestmark = pytest.mark.netns
+pytestmark = pytest.mark.harness
 
 HARNESS = Path(sys.executable).with_name("swapper-harness")
 
