@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from harness import specs
+
 if TYPE_CHECKING:
     from harness.scenario import Scenario
 
@@ -38,15 +40,19 @@ class Pace:
     cpus: int
 
 
-def rarity(rate_per_s: float, pace: Pace) -> float:
-    """By which factor datagrams must get rarer for this machine to hold them; 1 where it holds them as they are."""
-    busy = rate_per_s * pace.exchange_s / pace.cpus
-    return busy / SPARED if busy > HELD else 1.0
+def rarity(rate_per_s: float, pace: Pace, *, beside_per_s: float = 0) -> float:
+    """By which factor datagrams must get rarer for this machine to hold them; 1 where it holds them as they are.
+
+    Where it does not, there has to be room for other exchanges `beside` them, which get as rare.
+    """
+    busy, beside = (per_s * pace.exchange_s / pace.cpus for per_s in (rate_per_s, beside_per_s))
+    return (busy + beside) / SPARED if busy > HELD else 1.0
 
 
 def slowed(scenario: Scenario, pace: Pace) -> Scenario:
     """The scenario as this machine can hold it; unchanged where it holds it as it is."""
-    rarer = rarity(scenario.rate_per_s * len(scenario.sides), pace)
+    datagrams_per_s = scenario.rate_per_s * len(scenario.sides)
+    rarer = rarity(datagrams_per_s, pace, beside_per_s=specs.tcp_exchanges_per_s(scenario))
     rate_per_s = max(1, round(scenario.rate_per_s / rarer))
     flows = min(scenario.flows, max(LEAST_FLOWS, round(scenario.flows / rarer)))
     # What is in flight at a time, or overtaken, and what fills a buffer, is a number of datagrams.

@@ -27,6 +27,7 @@ __all__ = [
     "streams",
     "tail_s",
     "tcp_client",
+    "tcp_exchanges_per_s",
     "udp_ports",
 ]
 
@@ -37,6 +38,11 @@ OTHERS_INTERNAL: Final = {"blue": 12_000, "green": 22_000}
 TCP_PUBLIC: Final = 8080
 TCP_INTERNAL: Final = {"blue": 8081, "green": 8082}
 TCP_STREAM: Final = 900
+TCP_KEPT: Final = 8  # connections of each side and family that stay open
+LEAST_TCP_TIMEOUT_MS: Final = 2000
+TCP_PATIENCE: Final = (
+    8  # new connections between a request and its time-out; the slower the machine, the rarer they are
+)
 WHO: Final = {"blue": wire.BLUE, "green": wire.GREEN}
 NS: Final = 1_000_000_000
 LEAST_TAIL_S: Final = 0.3
@@ -93,11 +99,20 @@ def tcp_client(scenario: Scenario, topology: Topology, side: Side, family: Famil
         "address": topology.target(side, family),
         "source": topology.source(side, family),
         "port": TCP_PUBLIC,
-        "connections": 8,
+        "connections": TCP_KEPT,
         "rate_per_s": scenario.tcp_rate_per_s,
         "new_every_ms": scenario.tcp_new_every_ms,
+        "timeout_ms": max(LEAST_TCP_TIMEOUT_MS, TCP_PATIENCE * scenario.tcp_new_every_ms),
         "duration_ms": int(scenario.seconds * 1000),
     }
+
+
+def tcp_exchanges_per_s(scenario: Scenario) -> float:
+    """What its TCP connections come to, in requests that are answered: opening and closing one takes as much as two."""
+    if not scenario.tcp:
+        return 0.0
+    each_per_s = TCP_KEPT * scenario.tcp_rate_per_s + 3 * 1000 / scenario.tcp_new_every_ms
+    return each_per_s * len(scenario.sides) * len(scenario.families)
 
 
 def linger_ms(scenario: Scenario) -> float:

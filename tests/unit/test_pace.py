@@ -73,6 +73,14 @@ def test_the_processors_carry_the_rate() -> None:
     assert slow.rate_per_s * len(slow.sides) * SLOW.exchange_s <= 0.11 * SLOW.cpus
 
 
+def test_connections_beside_the_datagrams_are_carried_too() -> None:
+    alone, beside = slowed(Scenario(), SLOW), slowed(Scenario(tcp=True), SLOW)
+    assert beside.rate_per_s < alone.rate_per_s
+    assert beside.tcp_rate_per_s / Scenario().tcp_rate_per_s == pytest.approx(
+        beside.rate_per_s / Scenario().rate_per_s, rel=0.1
+    )
+
+
 def test_as_many_replies_are_in_flight_at_a_swap() -> None:
     slow = slowed(FLUSH, SLOW)
     assert slow.rate_per_s * slow.service_ms == pytest.approx(FLUSH.rate_per_s * FLUSH.service_ms, rel=0.01)
