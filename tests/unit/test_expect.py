@@ -312,6 +312,42 @@ def test_a_drain_keeps_old_flows_until_the_deadline_and_no_longer() -> None:
     assert verdict(drained(early)) == "fail"
 
 
+@pytest.mark.parametrize(("engine", "expected"), [("nftables", "fail"), ("iptables-nft", "pass")])
+def test_only_iptables_moves_each_family_by_a_commit_of_its_own(engine: str, expected: str) -> None:
+    made, later = (drained(fate, fresh=True) for fate in (fates(), some(fates(), COUNT // 4, BLUE)))
+    assert made.ledger is not None
+    assert later.ledger is not None
+    (stream,) = later.ledger.streams
+    sixth = replace(stream, plan=replace(stream.plan, id=2, family=6))
+    both = replace(made, scenario=replace(made.scenario, engine=engine), fresh_streams=frozenset({1, 2}))
+    both.swaps_ns = [(SWAP_NS[0], SWAP_NS[1] + NS // 4)]
+    both.ledger = replace(made.ledger, streams=(*made.ledger.streams, sixth))
+    assert verdict(both) == expected
+
+
+def test_the_rarer_new_flows_are_the_less_is_known_of_when_a_drain_began() -> None:
+    """Between the last of them on the old set and the first on the new one lies the commit."""
+    kept = fates()
+    kept[: COUNT * 8 // 10] = BLUE
+    made, new = (drained(fate) for fate in (kept, fates()))
+    assert made.ledger is not None
+    assert new.ledger is not None
+    (old,), (fresh,) = made.ledger.streams, new.ledger.streams
+    for every, expected in ((1, "fail"), (COUNT // 5, "pass")):  # or one at 0.4 s and the next at 0.6 s
+        rare = replace(
+            fresh,
+            plan=replace(fresh.plan, id=2),
+            due_ns=fresh.due_ns[::every],
+            sent_ns=fresh.sent_ns[::every],
+            fate=fresh.fate[::every],
+            answered_ns=fresh.answered_ns[::every],
+        )
+        both = replace(made, scenario=replace(made.scenario, drain_timeout_s=0.5), fresh_streams=frozenset({2}))
+        both.swaps_ns = [(NS * 3 // 10, NS * 3 // 4)]
+        both.ledger = replace(made.ledger, streams=(old, rare))
+        assert verdict(both) == expected
+
+
 def test_a_new_flow_on_the_old_set_during_a_drain_fails() -> None:
     late = fates()
     late[COUNT - 10 :] = BLUE
