@@ -24,7 +24,8 @@ LOOKS: Final = 2
 RUN: Final = 1
 ADDRESS: Final = "127.0.0.1"
 RATE_PER_S: Final = 2000  # as in most scenarios
-COUNT: Final = 500
+LONE_PER_S: Final = 100
+LASTS_S: Final = 0.25
 
 
 def held(scenario: Scenario) -> Scenario:
@@ -38,8 +39,8 @@ def pace() -> Pace:
 
     Whatever else the machine does meanwhile can only add.
     """
-    exchange_s = min(_exchange_s() for _ in range(LOOKS))
-    return Pace(min(_command_s() for _ in range(LOOKS)), exchange_s, os.cpu_count() or 1)
+    exchange_s, lone_exchange_s = (min(_exchange_s(rate) for _ in range(LOOKS)) for rate in (RATE_PER_S, LONE_PER_S))
+    return Pace(min(_command_s() for _ in range(LOOKS)), exchange_s, lone_exchange_s, os.cpu_count() or 1)
 
 
 def _command_s() -> float:
@@ -48,8 +49,9 @@ def _command_s() -> float:
     return time.monotonic() - began
 
 
-def _exchange_s() -> float:
+def _exchange_s(rate_per_s: int) -> float:
     """Processor time of a client and a backend, as scenarios have them, for each datagram that is echoed."""
+    count = int(rate_per_s * LASTS_S)
     with tempfile.TemporaryDirectory(prefix="swapper-") as folder:
         with udp(4, ADDRESS, 0) as free:
             port = free.getsockname()[1]
@@ -58,15 +60,15 @@ def _exchange_s() -> float:
             "run": RUN,
             "listen": [{"family": 4, "port": port, "address": ADDRESS}],
             "log": f"{folder}/seen",
-            "capacity": COUNT,
+            "capacity": count,
         }
         stream = {
             "id": 0,
             "family": 4,
             "address": ADDRESS,
             "port": port,
-            "rate_per_s": RATE_PER_S,
-            "count": COUNT,
+            "rate_per_s": rate_per_s,
+            "count": count,
             "flows": 1,
             "pattern": "long",
             "sender": "socket",
@@ -74,10 +76,10 @@ def _exchange_s() -> float:
             "first_port": 0,  # any
             "sent_log": f"{folder}/sent",
         }
-        client = {"run": RUN, "log": f"{folder}/received", "capacity": COUNT, "linger_ms": 100, "streams": [stream]}
+        client = {"run": RUN, "log": f"{folder}/received", "capacity": count, "linger_ms": 100, "streams": [stream]}
         workers = [Worker.start(*one, where="this namespace") for one in (("backend", backend), ("client", client))]
         with workers[0] as serving, workers[1] as asking:
             serving.await_ready()
             asking.await_ready().go(time.time_ns())
             cpu_s: float = asking.result(timeout_s=60)["cpu_s"] + serving.stop()["cpu_s"]
-            return cpu_s / COUNT
+            return cpu_s / count

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["Pace", "rarity", "slowed"]
 
 HELD: Final = 0.75  # of all processors, for datagrams alone, where a scenario is played as it is
-SPARED: Final = 0.1  # where it is not: the swap's own command then needs most of one, and each datagram costs more
+SPARED: Final = 0.5  # where it is not: the swap's own command then needs most of one
 SWAP_COMMANDS: Final = 2.5  # a swap does more than a command that only starts, and beside the streams
 LEGACY: Final = 2.0  # of that for iptables-legacy, which commits in a child
+SCAPY: Final = 3  # exchanges that building a datagram with scapy takes as long as, besides its own
 RELAUNCH_COMMANDS: Final = 0.5  # a backend loads less than a command
 MARGIN_S: Final = 0.1
 LEAST_SWAPS: Final = 4  # of many: there and back, twice
@@ -36,7 +37,8 @@ class Pace:
     """What one machine takes for what scenarios are made of."""
 
     command_s: float  # for the `swapper` command, from start to end
-    exchange_s: float  # of processors, for one datagram to another process and back
+    exchange_s: float  # of processors, for one datagram to another process and back, where the next comes at once
+    lone_exchange_s: float  # the same where all that it wakes has gone to sleep meanwhile
     cpus: int
 
 
@@ -45,13 +47,14 @@ def rarity(rate_per_s: float, pace: Pace, *, beside_per_s: float = 0) -> float:
 
     Where it does not, there has to be room for other exchanges `beside` them, which get as rare.
     """
-    busy, beside = (per_s * pace.exchange_s / pace.cpus for per_s in (rate_per_s, beside_per_s))
-    return (busy + beside) / SPARED if busy > HELD else 1.0
+    if rate_per_s * pace.exchange_s <= HELD * pace.cpus:
+        return 1.0
+    return max(1.0, (rate_per_s + beside_per_s) * pace.lone_exchange_s / (SPARED * pace.cpus))
 
 
 def slowed(scenario: Scenario, pace: Pace) -> Scenario:
     """The scenario as this machine can hold it; unchanged where it holds it as it is."""
-    datagrams_per_s = scenario.rate_per_s * len(scenario.sides)
+    datagrams_per_s = scenario.rate_per_s * len(scenario.sides) * (1 + SCAPY * (scenario.sender == "scapy"))
     rarer = rarity(datagrams_per_s, pace, beside_per_s=specs.tcp_exchanges_per_s(scenario))
     rate_per_s = max(1, round(scenario.rate_per_s / rarer))
     flows = min(scenario.flows, max(LEAST_FLOWS, round(scenario.flows / rarer)))
