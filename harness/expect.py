@@ -264,47 +264,32 @@ def _paused(_: Record, account: Ledger) -> Verdict:
 
 
 def _drain(record: Record, account: Ledger) -> Verdict:
-    """Old flows stay on the old set until idle or the deadline, new ones go to the new set, and nothing is lost."""
+    """Old flows stay on the old set until idle or the deadline, new ones go to the new set, and nothing is lost.
+
+    The moments of the commit and of the final cut are read from the datagrams themselves: each is atomic, so all
+    flows of a kind change sides at once. Only on the iptables engines does each family have a commit of its own, and
+    is the deadline a time of day, which is written down before they begin.
+    """
     verdict, why = _zero(record, account)
     if verdict != "pass":
         return verdict, why
-    stayed_s = []
-    for streams in _committed_at_once(record.scenario, account):
-        fault, stayed = _drained(record, streams)
-        if fault:
-            return "fail", fault
-        stayed_s.append(stayed)
-    return "pass", f"{why}; old flows stayed for {min(stayed_s):.1f} s, new ones moved at once"
-
-
-def _committed_at_once(scenario: Scenario, account: Ledger) -> list[list[StreamLedger]]:
-    """The streams that one commit moves: of the iptables engines each family has a table, and a commit, of its own."""
-    if not (scenario.engine or "").startswith("iptables"):
-        return [list(account.streams)]
-    return [[one for one in account.streams if one.plan.family == family] for family in scenario.families]
-
-
-def _drained(record: Record, streams: list[StreamLedger]) -> tuple[str, float]:
-    """What is wrong with the drain of these streams, and for how many seconds their old flows stayed.
-
-    The moments of the commit and of the final cut are read from the datagrams themselves: each is atomic, so all
-    flows of a kind change sides at once.
-    """
-    fresh = [stream for stream in streams if stream.plan.id in record.fresh_streams]
-    old = [stream for stream in streams if stream.plan.id not in record.fresh_streams]
+    fresh = [stream for stream in account.streams if stream.plan.id in record.fresh_streams]
+    old = [stream for stream in account.streams if stream.plan.id not in record.fresh_streams]
     commit_ns = min([_sent(fresh, ANSWERED_GREEN).min(initial=FOREVER), record.swaps_ns[0][1]])
     cut_ns = _sent(old, ANSWERED_GREEN).min(initial=FOREVER)
-    if (late := _sent(fresh, ANSWERED_BLUE).max(initial=0) - commit_ns) > ATOMIC_NS:
-        return f"a new flow reached the old set {late / 1e6:.0f} ms after the commit", 0
+    by_family = (record.scenario.engine or "").startswith("iptables")
+    commits_ns = int(sum(record.commits_ms[:1]) * 1e6) if by_family else 0
+    if (late := _sent(fresh, ANSWERED_BLUE).max(initial=0) - commit_ns) > commits_ns + ATOMIC_NS:
+        return "fail", f"a new flow reached the old set {late / 1e6:.0f} ms after the commit"
     if (late := _sent(old, ANSWERED_BLUE).max(initial=0) - cut_ns) > ATOMIC_NS:
-        return f"a datagram reached the old set {late / 1e6:.0f} ms after the final cut", 0
-    # The commit ended between the last new flow that went to the old set and the first that did not: the rarer they
-    # are, the longer. The deadline of the iptables engines is a time of day, written down before the commit began.
-    committed_ns = min(commit_ns, _sent(fresh, ANSWERED_BLUE).max(initial=record.swaps_ns[0][0]))
-    began_ns = committed_ns - int(sum(record.commits_ms[:1]) * 1e6)
+        return "fail", f"a datagram reached the old set {late / 1e6:.0f} ms after the final cut"
+    # Committed between the last new flow that went to the old set and the first that did not: the rarer, the longer.
+    seen_ns = min(commit_ns, _sent(fresh, ANSWERED_BLUE).max(initial=record.swaps_ns[0][0]))
+    began_ns = max(record.swaps_ns[0][0], seen_ns - commits_ns)
     if cut_ns - began_ns < record.scenario.drain_timeout_s * NS - ATOMIC_NS:
-        return f"old flows were cut {(cut_ns - began_ns) / NS:.2f} s after the swap, before the deadline", 0
-    return "", (min(cut_ns, int(_sent(old, ANSWERED_BLUE).max(initial=0))) - committed_ns) / NS
+        return "fail", f"old flows were cut {(cut_ns - began_ns) / NS:.2f} s after the swap, before the deadline"
+    stayed_s = (min(cut_ns, int(_sent(old, ANSWERED_BLUE).max(initial=0))) - (commit_ns if fresh else began_ns)) / NS
+    return "pass", f"{why}; old flows stayed for {stayed_s:.1f} s, new ones moved at once"
 
 
 def _sent(streams: list[StreamLedger], fate: int) -> NDArray[np.int64]:

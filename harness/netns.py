@@ -2,8 +2,8 @@
 
 Namespaces have no name and are held by file descriptors of this process, so they vanish with it,
 `kill -9` included, and two runs never meet; who lives in one when its block ends is killed. The namespace that
-the process was started in is never changed. Building and `entered` belong to the main thread: a namespace
-belongs to a thread.
+the process was started in is never changed. A namespace belongs to a thread: building is for the main one, and what
+starts a process here has the calling thread live here meanwhile.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from harness.topology import End, Node, Topology
 
-__all__ = ["Namespace", "Net", "build"]
+__all__ = ["DIES_WITH_OWNER", "Namespace", "Net", "build"]
 
 CLONE_NEWNET: Final = 0x40000000
 IFA_F_NODAD: Final = 0x02
@@ -36,7 +36,7 @@ LINKS_UP_WITHIN_S: Final = 5.0
 # A veth end that has the same index as its peer (in another namespace) passes for hardware, and what happens to its
 # carrier is then told of only once a second (linkwatch_urgent_event in net/core/link_watch.c).
 FIRST_INDEX: Final = 100
-# The death signal survives exec, and covers what is not a worker of ours.
+# At the end of the thread that starts it; this survives exec, and covers what is not a worker of ours.
 DIES_WITH_OWNER: Final = ("setpriv", "--pdeathsig", "KILL")
 _NS: Final = "/proc/thread-self/ns/net"
 _LIBC = ctypes.CDLL(None, use_errno=True)

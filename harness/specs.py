@@ -40,6 +40,7 @@ TCP_INTERNAL: Final = {"blue": 8081, "green": 8082}
 TCP_STREAM: Final = 900
 TCP_KEPT: Final = 8  # connections of each side and family that stay open
 LEAST_TCP_TIMEOUT_MS: Final = 2000
+MOST_TCP_TIMEOUT_MS: Final = 6000  # before a SYN is sent for the fourth time, after 7 s (tcp_syn_retries in tcp(7))
 TCP_PATIENCE: Final = (
     8  # new connections between a request and its time-out; the slower the machine, the rarer they are
 )
@@ -102,7 +103,7 @@ def tcp_client(scenario: Scenario, topology: Topology, side: Side, family: Famil
         "connections": TCP_KEPT,
         "rate_per_s": scenario.tcp_rate_per_s,
         "new_every_ms": scenario.tcp_new_every_ms,
-        "timeout_ms": max(LEAST_TCP_TIMEOUT_MS, TCP_PATIENCE * scenario.tcp_new_every_ms),
+        "timeout_ms": min(MOST_TCP_TIMEOUT_MS, max(LEAST_TCP_TIMEOUT_MS, TCP_PATIENCE * scenario.tcp_new_every_ms)),
         "duration_ms": int(scenario.seconds * 1000),
     }
 

@@ -78,8 +78,9 @@ class Wire:
                 continue
             if address[2] == socket.PACKET_OUTGOING:
                 left_ns = received_ns(control)
-            else:
+            elif left_ns:  # else it answers what left before the last look
                 took.append((received_ns(control) - left_ns) / 1000)
+                left_ns = 0
 
 
 @contextmanager

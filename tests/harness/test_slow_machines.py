@@ -9,7 +9,7 @@ import pytest
 from harness.calibrate import pace
 from harness.pace import rarity
 from harness.scenario import Scenario, run
-from harness.specs import tail_s
+from harness.specs import tail_s, tcp_exchanges_per_s
 
 pytestmark = pytest.mark.harness
 
@@ -33,11 +33,14 @@ SCENARIOS = {
 def test_curtailed_streams_end_with_the_last_swap_and_every_slot_until_then_is_accounted_for(
     scenario: Scenario,
 ) -> None:
-    rarer = rarity(RATE_PER_S * len(scenario.sides), pace())
+    rarer = rarity(RATE_PER_S * len(scenario.sides), pace(), beside_per_s=tcp_exchanges_per_s(scenario))
     slow = replace(
         scenario,
         rate_per_s=round(RATE_PER_S / rarer),
         service_ms=scenario.service_ms * rarer,
+        push_rate_per_s=scenario.push_rate_per_s / rarer,
+        tcp_rate_per_s=scenario.tcp_rate_per_s / rarer,
+        tcp_new_every_ms=scenario.tcp_new_every_ms * rarer,
         lead_s=0.5,
         seconds=90,
         curtailed=True,

@@ -312,16 +312,36 @@ def test_a_drain_keeps_old_flows_until_the_deadline_and_no_longer() -> None:
     assert verdict(drained(early)) == "fail"
 
 
-@pytest.mark.parametrize(("engine", "expected"), [("nftables", "fail"), ("iptables-nft", "pass")])
-def test_only_iptables_moves_each_family_by_a_commit_of_its_own(engine: str, expected: str) -> None:
+# The families of an iptables engine are committed one after the other, 250 ms apart where that takes so long.
+@pytest.mark.parametrize(
+    ("engine", "commit_ms", "expected"),
+    [("nftables", 300, "fail"), ("iptables-nft", 300, "pass"), ("iptables-nft", 50, "fail")],
+)
+def test_only_iptables_moves_each_family_by_a_commit_of_its_own(engine: str, commit_ms: float, expected: str) -> None:
     made, later = (drained(fate, fresh=True) for fate in (fates(), some(fates(), COUNT // 4, BLUE)))
     assert made.ledger is not None
     assert later.ledger is not None
     (stream,) = later.ledger.streams
     sixth = replace(stream, plan=replace(stream.plan, id=2, family=6))
     both = replace(made, scenario=replace(made.scenario, engine=engine), fresh_streams=frozenset({1, 2}))
-    both.swaps_ns = [(SWAP_NS[0], SWAP_NS[1] + NS // 4)]
+    both.swaps_ns, both.commits_ms = [(SWAP_NS[0], SWAP_NS[1] + NS // 4)], [commit_ms]
     both.ledger = replace(made.ledger, streams=(*made.ledger.streams, sixth))
+    assert verdict(both) == expected
+
+
+@pytest.mark.parametrize(("engine", "expected"), [("nftables", "fail"), ("iptables-nft", "pass")])
+def test_only_the_deadline_of_iptables_counts_from_before_the_commit(engine: str, expected: str) -> None:
+    """New flows move at 0.5 s, old ones at 0.8 s, and the deadline was 0.5 s; the commit took 0.1 s."""
+    kept = fates()
+    kept[: COUNT * 8 // 10] = BLUE
+    made, new = drained(kept), drained(fates())
+    assert made.ledger is not None
+    assert new.ledger is not None
+    (old,), (fresh,) = made.ledger.streams, new.ledger.streams
+    scenario = replace(made.scenario, engine=engine, drain_timeout_s=0.5)
+    both = replace(made, scenario=scenario, fresh_streams=frozenset({2}), commits_ms=[100])
+    both.swaps_ns = [(NS * 3 // 10, NS * 3 // 4)]
+    both.ledger = replace(made.ledger, streams=(old, replace(fresh, plan=replace(fresh.plan, id=2))))
     assert verdict(both) == expected
 
 

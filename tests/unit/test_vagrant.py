@@ -122,6 +122,11 @@ def test_results_come_back_after_whatever_vagrant_has_to_remark(tmp_path: Path) 
     assert (tmp_path / "host/results/found.json").read_text() == "{}"
 
 
+def test_where_no_machine_is_no_results_come_back(tmp_path: Path) -> None:
+    done = run_among({"vagrant": "exit 1"}, tmp_path / "bin", VAGRANT / "results-back", "nowhere", "if-any")
+    assert (done.returncode, done.stdout) == (0, "no machine nowhere, and no results of one\n")
+
+
 GROUND = """
 set -eu
 project=$(dirname -- "$(dirname -- "$(readlink -f -- "$0")")")
