@@ -278,7 +278,7 @@ def _drain(record: Record, account: Ledger) -> Verdict:
     commit_ns = min([_sent(fresh, ANSWERED_GREEN).min(initial=FOREVER), record.swaps_ns[0][1]])
     cut_ns = _sent(old, ANSWERED_GREEN).min(initial=FOREVER)
     by_family = (record.scenario.engine or "").startswith("iptables")
-    commits_ns = int(sum(record.commits_ms[:1]) * 1e6) if by_family else 0
+    commits_ns = int(record.commits_ms[0] * 1e6) if by_family else 0
     if (late := _sent(fresh, ANSWERED_BLUE).max(initial=0) - commit_ns) > commits_ns + ATOMIC_NS:
         return "fail", f"a new flow reached the old set {late / 1e6:.0f} ms after the commit"
     if (late := _sent(old, ANSWERED_BLUE).max(initial=0) - cut_ns) > ATOMIC_NS:

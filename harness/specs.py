@@ -41,9 +41,7 @@ TCP_STREAM: Final = 900
 TCP_KEPT: Final = 8  # connections of each side and family that stay open
 LEAST_TCP_TIMEOUT_MS: Final = 2000
 MOST_TCP_TIMEOUT_MS: Final = 6000  # before a SYN is sent for the fourth time, after 7 s (tcp_syn_retries in tcp(7))
-TCP_PATIENCE: Final = (
-    8  # new connections between a request and its time-out; the slower the machine, the rarer they are
-)
+TCP_PATIENCE: Final = 8  # new connections between a request and its time-out: rarer on a slow machine
 WHO: Final = {"blue": wire.BLUE, "green": wire.GREEN}
 NS: Final = 1_000_000_000
 LEAST_TAIL_S: Final = 0.3

@@ -329,43 +329,39 @@ def test_only_iptables_moves_each_family_by_a_commit_of_its_own(engine: str, com
     assert verdict(both) == expected
 
 
-@pytest.mark.parametrize(("engine", "expected"), [("nftables", "fail"), ("iptables-nft", "pass")])
-def test_only_the_deadline_of_iptables_counts_from_before_the_commit(engine: str, expected: str) -> None:
-    """New flows move at 0.5 s, old ones at 0.8 s, and the deadline was 0.5 s; the commit took 0.1 s."""
+def of_both_kinds(every: int = 1) -> Record:
+    """Old flows move at 0.8 s, new ones, each so-many-th datagram of them, at 0.5 s; the deadline is 0.5 s."""
     kept = fates()
     kept[: COUNT * 8 // 10] = BLUE
     made, new = drained(kept), drained(fates())
     assert made.ledger is not None
     assert new.ledger is not None
     (old,), (fresh,) = made.ledger.streams, new.ledger.streams
-    scenario = replace(made.scenario, engine=engine, drain_timeout_s=0.5)
-    both = replace(made, scenario=scenario, fresh_streams=frozenset({2}), commits_ms=[100])
+    rare = replace(
+        fresh,
+        plan=replace(fresh.plan, id=2),
+        due_ns=fresh.due_ns[::every],
+        sent_ns=fresh.sent_ns[::every],
+        fate=fresh.fate[::every],
+        answered_ns=fresh.answered_ns[::every],
+    )
+    both = replace(made, scenario=replace(made.scenario, drain_timeout_s=0.5), fresh_streams=frozenset({2}))
     both.swaps_ns = [(NS * 3 // 10, NS * 3 // 4)]
-    both.ledger = replace(made.ledger, streams=(old, replace(fresh, plan=replace(fresh.plan, id=2))))
-    assert verdict(both) == expected
+    both.ledger = replace(made.ledger, streams=(old, rare))
+    return both
+
+
+@pytest.mark.parametrize(("engine", "expected"), [("nftables", "fail"), ("iptables-nft", "pass")])
+def test_only_the_deadline_of_iptables_counts_from_before_the_commit(engine: str, expected: str) -> None:
+    """The commit took 0.1 s."""
+    made = of_both_kinds()
+    assert verdict(replace(made, scenario=replace(made.scenario, engine=engine), commits_ms=[100])) == expected
 
 
 def test_the_rarer_new_flows_are_the_less_is_known_of_when_a_drain_began() -> None:
     """Between the last of them on the old set and the first on the new one lies the commit."""
-    kept = fates()
-    kept[: COUNT * 8 // 10] = BLUE
-    made, new = (drained(fate) for fate in (kept, fates()))
-    assert made.ledger is not None
-    assert new.ledger is not None
-    (old,), (fresh,) = made.ledger.streams, new.ledger.streams
     for every, expected in ((1, "fail"), (COUNT // 5, "pass")):  # or one at 0.4 s and the next at 0.6 s
-        rare = replace(
-            fresh,
-            plan=replace(fresh.plan, id=2),
-            due_ns=fresh.due_ns[::every],
-            sent_ns=fresh.sent_ns[::every],
-            fate=fresh.fate[::every],
-            answered_ns=fresh.answered_ns[::every],
-        )
-        both = replace(made, scenario=replace(made.scenario, drain_timeout_s=0.5), fresh_streams=frozenset({2}))
-        both.swaps_ns = [(NS * 3 // 10, NS * 3 // 4)]
-        both.ledger = replace(made.ledger, streams=(old, rare))
-        assert verdict(both) == expected
+        assert verdict(of_both_kinds(every)) == expected
 
 
 def test_a_new_flow_on_the_old_set_during_a_drain_fails() -> None:
