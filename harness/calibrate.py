@@ -18,7 +18,7 @@ from harness.workers import Worker
 if TYPE_CHECKING:
     from harness.scenario import Scenario
 
-__all__ = ["held", "pace"]
+__all__ = ["held", "pace", "processors"]
 
 LOOKS: Final = 2
 RUN: Final = 1
@@ -40,7 +40,12 @@ def pace() -> Pace:
     Whatever else the machine does meanwhile can only add.
     """
     exchange_s, lone_exchange_s = (min(_exchange_s(rate) for _ in range(LOOKS)) for rate in (RATE_PER_S, LONE_PER_S))
-    return Pace(min(_command_s() for _ in range(LOOKS)), exchange_s, lone_exchange_s, os.cpu_count() or 1)
+    return Pace(min(_command_s() for _ in range(LOOKS)), exchange_s, lone_exchange_s, processors())
+
+
+def processors() -> float:
+    """How many processors this process may fill: its share, where pytest-xdist plays scenarios in several at once."""
+    return (os.cpu_count() or 1) / int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 
 def _command_s() -> float:

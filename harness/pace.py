@@ -39,7 +39,7 @@ class Pace:
     command_s: float  # for the `swapper` command, from start to end
     exchange_s: float  # of processors, for one datagram to another process and back, where the next comes at once
     lone_exchange_s: float  # the same where all that it wakes has gone to sleep meanwhile
-    cpus: int
+    cpus: float  # the share of whoever plays, where several do at once
 
 
 def rarity(rate_per_s: float, pace: Pace, *, beside_per_s: float = 0) -> float:

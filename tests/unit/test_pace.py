@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 from dataclasses import replace
 
 import pytest
 
+from harness.calibrate import processors
 from harness.matrix import full, links, soak, storms
 from harness.pace import Pace, slowed
 from harness.scenario import Scenario
@@ -123,3 +125,10 @@ def test_a_swap_ends_before_the_next_and_before_the_streams(swaps: int) -> None:
     begins = [*slow.moments_s(), slow.seconds]
     assert len(begins) == slow.swaps + 1
     assert all(b - a >= 2 * SLOW.command_s + slow.stop_old_after_s for a, b in itertools.pairwise(begins))
+
+
+def test_scenarios_that_are_played_side_by_side_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
+    assert processors() == os.cpu_count()
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "2")
+    assert processors() * 2 == os.cpu_count()
