@@ -19,7 +19,7 @@ from swapper.errors import KernelRefusedError, MissingError
 from swapper.flows import Flow
 from swapper.model import Family, PortSet, Service
 
-__all__ = ["StayIpset"]
+__all__ = ["StayIpset", "deadline"]
 
 SIZE = 1 << 20
 CLOCK_REALTIME_COARSE = 5  # clock_gettime(2); Python has no name for it
@@ -95,12 +95,10 @@ class StayIpset:
         mine = {_set(service.name, port_set, family) for family in families()}
         return sum(_entries(found) for found in _sets_of(service.name) if found in mine)
 
-    def match(self, service: Service, port_set: PortSet, family: Family, chain: str) -> Rule:
+    def match(self, service: Service, port_set: PortSet, family: Family, chain: str, until: datetime) -> Rule:
         """The rule that sends those who may stay to `chain`, until the deadline."""
-        stop = datetime.now(UTC) + timedelta(seconds=service.drain_timeout_s)
-        until = f"{stop:%Y-%m-%dT%H:%M:%S}"
         name = _set(service.name, port_set, family)
-        return rule(f"-p udp -m time --datestop {until} -m set --match-set {name} src,src -g {chain}")
+        return rule(f"-p udp -m time --datestop {until:%Y-%m-%dT%H:%M:%S} -m set --match-set {name} src,src -g {chain}")
 
     def kept(self, service: Service, port_set: PortSet, family: Family) -> list[Rule]:
         """The rule by which a packet refreshes its own flow's timeout."""
@@ -123,6 +121,11 @@ class StayIpset:
         for found in _sets_of(name):
             if found in wanted:
                 _destroy(found)
+
+
+def deadline(service: Service) -> datetime:
+    """When a drain that is committed now ends at the latest; asked for once, so that both families end together."""
+    return datetime.now(UTC) + timedelta(seconds=service.drain_timeout_s)
 
 
 def _set(name: str, port_set: PortSet, family: Family) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from swapper.dataplane.base import Draining, Observation
 from swapper.dataplane.chains import (
@@ -24,10 +25,13 @@ from swapper.dataplane.chains import (
 )
 from swapper.dataplane.iptables import IptablesEngine, Rule, Rules, families, rule
 from swapper.dataplane.liveflows import by_zone, clients
-from swapper.dataplane.stay_ipset import StayIpset
+from swapper.dataplane.stay_ipset import StayIpset, deadline
 from swapper.dataplane.zonenumbers import Zones, free_zone
 from swapper.errors import KernelRefusedError, SwapperError
 from swapper.model import DataplaneName, Engine, Family, PortSet, Protocol, Service, Swap, Target, UdpMode
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 __all__ = ["ZonesIptables", "destination"]
 
@@ -95,7 +99,7 @@ class ZonesIptables:
 
     def script(self, swap: Swap) -> str:
         """The exact text that `apply(swap)` commits, once for each family."""
-        return "".join(f"# IPv{family}\n{self._text(swap, family)}" for family in families())
+        return "".join(f"# IPv{family}\n{text}" for family, text in self._texts(swap).items())
 
     def apply(self, swap: Swap) -> float:
         """Move the service, one commit a family; milliseconds that the commits took together."""
@@ -104,7 +108,7 @@ class ZonesIptables:
         try:
             if draining:
                 self._let_stay(swap, learning=previous is None)
-            texts = {family: self._text(swap, family) for family in families()}
+            texts = self._texts(swap)
             started = time.perf_counter()
             for family, text in texts.items():
                 self._engine.commit(family, text)
@@ -130,8 +134,9 @@ class ZonesIptables:
             active = next((port_set for port_set in seen if port_set is not None), None)
             if active is None:
                 raise KernelRefusedError(f"{service.name}: no set is active; run: swapper apply {service.name}")
-            for family in families():  # not by `apply`: what is refused here must not move anything back
-                self._engine.commit(family, self._text(Swap(service, active, UdpMode.CUT), family))
+            # Not by `apply`: what is refused here must not move anything back.
+            for family, text in self._texts(Swap(service, active, UdpMode.CUT)).items():
+                self._engine.commit(family, text)
         self._stay.destroy(service.name)
 
     def uninstall(self, name: str) -> bool:
@@ -176,16 +181,21 @@ class ZonesIptables:
     def _take_back(self, swap: Swap, previous: PortSet | None) -> None:
         """After a refusal: each family as it was, so that one never moves without the other."""
         before = Swap(swap.service, swap.source, UdpMode.CUT if previous is None else UdpMode.DRAIN)
-        for family in families():
+        for family, text in self._texts(before).items():
             with suppress(SwapperError):  # the family that refused has not moved
-                self._engine.commit(family, self._text(before, family))
+                self._engine.commit(family, text)
         with suppress(SwapperError):
             if previous is None:
                 self._stay.destroy(swap.service.name)
             else:
                 self._stay.begin(swap.service, previous)
 
-    def _text(self, swap: Swap, family: Family) -> str:
+    def _texts(self, swap: Swap) -> dict[Family, str]:
+        """What a swap commits in each family."""
+        until = deadline(swap.service)
+        return {family: self._text(swap, family, until) for family in families()}
+
+    def _text(self, swap: Swap, family: Family, until: datetime) -> str:
         chain, service = PRIVATE + swap.service.name, swap.service
         zones = self._zones[service.name]
         lines = [f":{chain} - [0:0]"]
@@ -195,7 +205,7 @@ class ZonesIptables:
             lines.append(f":{stay_chain} - [0:0]")
             kept = self._stay.kept(service, swap.source, family)
             lines += [f"-A {stay_chain} {' '.join(r)}" for r in [*kept, *_switched(service, swap.source, zones)]]
-            stay = [self._stay.match(service, swap.source, family, stay_chain)]
+            stay = [self._stay.match(service, swap.source, family, stay_chain, until)]
         lines += [f"-A {chain} {' '.join(r)}" for r in [*stay, *_switched(service, swap.to, zones)]]
         if not stay and self._stay.active(service) is not None:
             lines += [f":{chain}.stay - [0:0]", f"-X {chain}.stay"]

@@ -9,6 +9,7 @@ import subprocess
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
@@ -16,7 +17,7 @@ import pytest
 
 from harness.netns import build
 from swapper.child import in_child
-from swapper.dataplane import iptables, open_dataplane
+from swapper.dataplane import iptables, open_dataplane, stay_ipset
 from swapper.dataplane.base import Draining
 from swapper.dataplane.classic import ClassicIptables
 from swapper.dataplane.iptables import IptablesEngine, IptablesLegacy, IptablesNft
@@ -500,6 +501,19 @@ def await_none(dataplane: Dataplane, service: Service) -> None:
     while another(dataplane).observe(service).draining is not None:
         assert time.monotonic() < give_up
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("dataplane", [param for param in ZONES if param in IPTABLES], indirect=True)
+def test_both_families_name_one_deadline_however_long_it_takes_to_write_them(
+    dataplane: Dataplane, game: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataplane.install(game, BLUE)
+    clock = Mock(wraps=datetime)
+    clock.now.side_effect = [datetime(2037, 1, 1, second=second, tzinfo=UTC) for second in range(10)]
+    monkeypatch.setattr(stay_ipset, "datetime", clock)
+    script = dataplane.script(Swap(game, GREEN, UdpMode.DRAIN))
+    first, second = re.findall(r"--datestop (\S+)", script)
+    assert first == second
 
 
 @every_draining
