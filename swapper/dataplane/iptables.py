@@ -9,18 +9,20 @@ Source: iptables-restore(8), iptables-extensions(8).
 from __future__ import annotations
 
 import fcntl
-import importlib
+import importlib.util
+import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from swapper.child import in_child
 from swapper.errors import KernelRefusedError, MissingError
@@ -67,7 +69,7 @@ def ran(argv: Sequence[str], *, text: str | None = None) -> subprocess.Completed
 def iptc() -> Any:
     """python-iptables, by which the legacy engine commits. Raises MissingError where it is not installed."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_detours():
             warnings.simplefilter("ignore")  # its sources warn of their escapes whenever they are compiled
             return importlib.import_module("iptc")
     except ImportError as error:
@@ -75,6 +77,31 @@ def iptc() -> Any:
             f"engine iptables-legacy needs python-iptables ({error}); "
             "bring it with, where Swapper's source is: pip install '.[legacy]'"
         ) from error
+
+
+@contextmanager
+def _without_detours() -> Iterator[None]:
+    """Have python-iptables find its own library beside itself, where it asks gcc and ld for it, four times over.
+
+    Nor does it load setuptools meanwhile, which stands in for distutils, to learn where packages are.
+    """
+    spec = importlib.util.find_spec("iptc")
+    beside = {"IPTABLES_LIBDIR": str(Path(spec.origin).parents[1])} if spec and spec.origin else {}
+    without: dict[str, Any] = {"distutils": None}  # import takes it to be missing
+    with _ensured(os.environ, beside), _ensured(cast("dict[str, Any]", sys.modules), without):
+        yield
+
+
+@contextmanager
+def _ensured(mapping: MutableMapping[str, Any], entries: Mapping[str, Any]) -> Iterator[None]:
+    """The mapping with these entries too, but for those that it has."""
+    added = entries.keys() - mapping.keys()
+    mapping.update({name: entries[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            del mapping[name]
 
 
 class IptablesEngine(Protocol):

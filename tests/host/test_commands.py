@@ -436,7 +436,7 @@ def test_missing_ipset_is_named_with_the_command_that_brings_it(host: Namespace,
 def shimmed(folder: Path, name: str, script: str) -> dict[str, str]:
     """An environment in which one tool is `script`."""
     tools = folder / "shims"
-    tools.mkdir()
+    tools.mkdir(exist_ok=True)
     (tools / name).write_text(f"#!/bin/sh\n{script}\n")
     (tools / name).chmod(0o755)
     return {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
@@ -496,3 +496,16 @@ def test_status_loads_little(user: User) -> None:
     assert "swapper.dataplane.zones_nft" in imported
     roots = {name.partition(".")[0] for name in imported}
     assert roots.isdisjoint({"scapy", "docker", "pyroute2", "numpy", "rich", "iptc"})
+
+
+def test_python_iptables_is_loaded_without_a_compiler_and_without_setuptools(host: Namespace, tmp_path: Path) -> None:
+    user = User(host, support.configuration(tmp_path, ZONES, Engine.IPTABLES_LEGACY))
+    ran = tmp_path / "ran"
+    for tool in ("gcc", "cc", "ld"):
+        env = shimmed(tmp_path, tool, f"echo {tool} >>{ran}; exit 1")
+    code = "import sys; sys.argv = sys.argv[1:]; from swapper.cli import main; main()"
+    argv = [sys.executable, "-X", "importtime", "-c", code, "swapper", "apply", "--config", str(user.config)]
+    imported = {line.rpartition("|")[2].strip() for line in user.host.run(argv, env=env).stderr.splitlines()}
+    assert "iptc.ip4tc" in imported
+    assert "setuptools" not in imported
+    assert not ran.exists(), ran.read_text()
