@@ -68,7 +68,7 @@ def sink(spec: dict[str, Any]) -> None:
 
 def _placed(spec: dict[str, Any]) -> socket.socket:
     os.sched_setaffinity(0, {spec["core"]})
-    return socket.socket(fileno=spec["fd"])
+    return socket.socket(fileno=spec["fds"][0])
 
 
 def _spin(sock: socket.socket, mark: int, rate_per_s: int, count: int) -> dict[str, int]:

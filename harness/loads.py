@@ -51,7 +51,7 @@ class Load:
 
     def pids(self) -> list[int]:
         """The sender and the sink."""
-        return [self._sender.process.pid, self._sink.process.pid]
+        return [self._sender.pid, self._sink.pid]
 
     def send(self, *, rate_per_s: int, count: int, wait: Literal["spin", "sleep"]) -> Passage:
         """That many datagrams on an absolute schedule; returns when the last has arrived, or will not any more.
@@ -108,5 +108,4 @@ def loading(asking: socket.socket, serving: socket.socket) -> Iterator[Load]:
 
 
 def _started(role: str, sock: socket.socket, core: int) -> Worker:
-    spec = {"fd": sock.fileno(), "core": core}
-    return Worker.start(role, spec, where="a path", pass_fds=[sock.fileno()]).await_ready()
+    return Worker.start(role, {"core": core}, where="a path", fds=[sock.fileno()]).await_ready()

@@ -98,8 +98,7 @@ class Namespace:
 
     def start(self, role: str, spec: Mapping[str, Any]) -> Worker:
         """Start a harness worker here, without waiting until it is ready."""
-        with self.entered():
-            return Worker.start(role, spec, where=self.name)
+        return Worker.start(role, spec, where=self.name, namespace=self.fd)
 
     def counters(self) -> dict[str, int]:
         """The kernel's UDP counters here, e.g. `UdpInDatagrams`, `Udp6NoPorts`, `UdpRcvbufErrors`."""

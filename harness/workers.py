@@ -1,6 +1,6 @@
 """The owner's end of a worker process: start it, tell it, read its result.
 
-A worker is `python -m harness.worker ROLE` in some namespace; it speaks JSON lines on its pipes.
+A worker is a fork in some namespace that plays one role; it speaks JSON lines on its pipes.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import select
-import subprocess
-import sys
+import signal
 import time
-from pathlib import Path
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Final, Self
+
+from harness.forks import forks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Worker", "WorkerError"]
 
 READY_WITHIN_S: Final = 60.0  # nobody meets it but a machine in trouble
-_ROOT: Final = Path(__file__).resolve().parent.parent
+ENDED_WITHIN_S: Final = 30.0  # after its report
 
 
 class WorkerError(Exception):
@@ -30,29 +31,39 @@ class WorkerError(Exception):
 class Worker:
     """A running worker; as a context manager it is killed at the end of the block."""
 
-    def __init__(self, process: subprocess.Popen[bytes], *, role: str, where: str) -> None:
-        self.process = process
+    def __init__(self, pid: int, pipes: tuple[IO[bytes], IO[bytes], IO[bytes]], *, role: str, where: str) -> None:
+        self.pid = pid
         self.role = role
         self.where = where
         self.ready: dict[str, Any] = {}
+        self._exit_code: int | None = None
+        self._pidfd = os.pidfd_open(pid)
+        self._stdin, self._stdout, self._stderr = pipes
         self._pending = b""
 
     @classmethod
-    def start(cls, role: str, spec: Mapping[str, Any], *, where: str, pass_fds: Sequence[int] = ()) -> Self:
-        """Start a worker where the calling thread is; it inherits `pass_fds` under their numbers.
+    def start(
+        cls, role: str, spec: Mapping[str, Any], *, where: str, namespace: int | None = None, fds: Sequence[int] = ()
+    ) -> Self:
+        """Start a worker in the network namespace of a descriptor, or where the calling thread is.
 
-        Raises WorkerError where it died at once. `await_ready` tells when it can be used.
+        It finds copies of `fds` under this name in its spec. Raises WorkerError where it died at once. `await_ready`
+        tells when it can be used.
         """
-        environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "harness.worker", role],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            pass_fds=pass_fds,
-        )
-        worker = cls(process, role=role, where=where)
+        (spec_from, told), (heard, said_to), (error_from, error_to) = (os.pipe() for _ in range(3))
+        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY) if namespace is None else os.dup(namespace)
+        theirs = (spec_from, said_to, error_to, here)
+        pipes = open(told, "wb"), open(heard, "rb", buffering=0), open(error_from, "rb", buffering=0)  # noqa: PTH123, SIM115 - descriptors; closed by `kill`
+        try:
+            pid = forks().make(role, [*theirs, *fds])
+        except (EOFError, OSError) as error:
+            for pipe in pipes:
+                pipe.close()
+            raise WorkerError(f"no {role} could be started in {where}: {error}") from error
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        worker = cls(pid, pipes, role=role, where=where)
         try:
             worker.tell(json.dumps(spec))
         except BaseException:
@@ -72,8 +83,8 @@ class Worker:
     def tell(self, line: str) -> None:
         """Send one line; WorkerError if the worker is gone."""
         try:
-            _pipe(self.process.stdin).write(line.encode() + b"\n")
-            _pipe(self.process.stdin).flush()
+            self._stdin.write(line.encode() + b"\n")
+            self._stdin.flush()
         except BrokenPipeError:
             raise WorkerError(self._obituary()) from None
 
@@ -83,10 +94,8 @@ class Worker:
 
     def offer(self, line: str) -> None:
         """Send one line, unless the worker has come to its end by itself."""
-        try:
-            os.write(_pipe(self.process.stdin).fileno(), line.encode() + b"\n")
-        except BrokenPipeError:
-            return  # its report is still there to be read
+        with suppress(BrokenPipeError):  # its report is still there to be read
+            os.write(self._stdin.fileno(), line.encode() + b"\n")
 
     def pause(self, duration_ms: int) -> None:
         """Have the worker read nothing for `duration_ms`; its socket buffers fill meanwhile."""
@@ -100,24 +109,21 @@ class Worker:
     def result(self, *, timeout_s: float) -> dict[str, Any]:
         """Await the final report and the end of the process; WorkerError if they do not come."""
         report = self.read(timeout_s=timeout_s)
-        _pipe(self.process.stdin).close()
-        try:
-            self.process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
+        self._stdin.close()
+        if not select.select([self._pidfd], [], [], ENDED_WITHIN_S)[0]:
             self.kill()
-            raise WorkerError(f"{self.role} in {self.where} reported but did not end") from None
-        self._close()
+            raise WorkerError(f"{self.role} in {self.where} reported but did not end")
+        self._bury()
         return report
 
     def read(self, *, timeout_s: float) -> dict[str, Any]:
         """The next JSON line; WorkerError on death or silence."""
         deadline = time.monotonic() + timeout_s
-        stdout = _pipe(self.process.stdout).fileno()
         while b"\n" not in self._pending:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([stdout], [], [], left)[0]:
+            if left <= 0 or not select.select([self._stdout], [], [], left)[0]:
                 raise WorkerError(f"{self.role} in {self.where} said nothing for {timeout_s} s")
-            chunk = os.read(stdout, 1 << 16)
+            chunk = os.read(self._stdout.fileno(), 1 << 16)
             if not chunk:
                 raise WorkerError(self._obituary())
             self._pending += chunk
@@ -127,34 +133,28 @@ class Worker:
 
     def kill(self) -> None:
         """SIGKILL, as a crash would; safe to repeat."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self._close()
+        if self._exit_code is None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._bury()
 
     def _obituary(self) -> str:
-        self.process.kill()
-        self.process.wait()
-        stderr = b"" if _pipe(self.process.stderr).closed else _pipe(self.process.stderr).read()
-        text = stderr.decode(errors="replace").strip()
-        return f"{self.role} in {self.where} died with {self.process.returncode}: {text or 'no message'}"
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        text = self._stderr.read().decode(errors="replace").strip()
+        self._bury()
+        return f"{self.role} in {self.where} died with {self._exit_code}: {text or 'no message'}"
 
-    def _close(self) -> None:
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if pipe is not None and not pipe.closed:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    continue
+    def _bury(self) -> None:
+        """Await its end; what is left of it goes."""
+        self._exit_code = forks().reap(self.pid)
+        os.close(self._pidfd)
+        for pipe in (self._stdin, self._stdout, self._stderr):
+            with suppress(BrokenPipeError):
+                pipe.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-
-
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    if pipe is None:
-        raise WorkerError("a worker was started without its pipes")
-    return pipe

@@ -35,14 +35,14 @@ def send_a_batch(net: Net, logs: Path, *, rate_per_s: int, stopped_s: float = 0.
         "client", {"run": 9, "capacity": 1000, "linger_ms": 100, "log": str(logs / "c"), "streams": [spec]}
     )
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(client.process.pid, {cores[0]})
-    os.sched_setaffinity(sink.process.pid, {cores[-1]})
+    os.sched_setaffinity(client.pid, {cores[0]})
+    os.sched_setaffinity(sink.pid, {cores[-1]})
     client.go(time.time_ns() + 50_000_000)
     if stopped_s:
         time.sleep(0.2)
-        os.kill(client.process.pid, signal.SIGSTOP)
+        os.kill(client.pid, signal.SIGSTOP)
         time.sleep(stopped_s)
-        os.kill(client.process.pid, signal.SIGCONT)
+        os.kill(client.pid, signal.SIGCONT)
     report: dict[str, Any] = client.result(timeout_s=30)["streams"][0]
     assert report["sent"] == sink.stop()["seen"] == rate_per_s
     return report

@@ -177,7 +177,7 @@ with build(OUTSIDE_AND_HOST) as net:
     spec = {"who": 1, "run": 1, "listen": [{"family": 4, "port": 1000}], "log": sys.argv[1], "capacity": 10}
     worker = net["host"].spawn("backend", spec)
     program = net["host"].popen(["sleep", "600"])
-    print(worker.process.pid, program.pid, flush=True)
+    print(worker.pid, program.pid, flush=True)
     time.sleep(600)
 """
 

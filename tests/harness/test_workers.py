@@ -1,0 +1,78 @@
+"""A worker that does not come to its end says why, and none outlives what it is a fork of."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.forks import forks
+from harness.workers import Worker, WorkerError
+from tests.loads import backend_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.netns import Net
+
+pytestmark = pytest.mark.harness
+
+
+@pytest.fixture
+def own_forks() -> Iterator[None]:
+    """What workers are forks of, made anew before the test and after it."""
+    forks.cache_clear()
+    yield
+    forks.cache_clear()
+
+
+def test_it_lives_in_the_namespace_that_it_was_started_in(netns_topology: Net, netns_logs: Path) -> None:
+    with netns_topology["host"].spawn("backend", backend_spec(netns_logs)) as worker:
+        lives_in = Path(f"/proc/{worker.pid}/ns/net").stat().st_ino
+        assert lives_in == os.fstat(netns_topology["host"].fd).st_ino
+    with Worker.start("backend", backend_spec(netns_logs), where="this namespace") as worker:
+        worker.await_ready()
+        assert Path(f"/proc/{worker.pid}/ns/net").stat().st_ino == Path("/proc/self/ns/net").stat().st_ino
+
+
+def test_one_that_dies_is_quoted() -> None:
+    with (
+        Worker.start("backend", {}, where="nowhere") as worker,
+        pytest.raises(WorkerError, match=r"(?s)backend in nowhere died with 1: .*KeyError"),
+    ):
+        worker.await_ready()
+
+
+def test_one_that_is_killed_says_by_which_signal(netns_logs: Path) -> None:
+    with Worker.start("backend", backend_spec(netns_logs), where="nowhere").await_ready() as worker:
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(WorkerError, match="backend in nowhere died with -9: no message"):
+            worker.read(timeout_s=10)
+
+
+def test_one_that_says_nothing_is_not_waited_for(netns_logs: Path) -> None:
+    with Worker.start("backend", backend_spec(netns_logs), where="nowhere").await_ready() as worker:
+        os.kill(worker.pid, signal.SIGSTOP)
+        with pytest.raises(WorkerError, match=r"backend in nowhere said nothing for 0\.1 s"):
+            worker.stop(timeout_s=0.1)
+
+
+@pytest.mark.usefixtures("own_forks")
+def test_none_outlives_what_it_is_a_fork_of(netns_logs: Path) -> None:
+    with Worker.start("backend", backend_spec(netns_logs), where="nowhere").await_ready() as worker:
+        status = Path(f"/proc/{worker.pid}/status").read_text(encoding="ascii")
+        parent = int(status.partition("PPid:")[2].split()[0])
+        ended = os.pidfd_open(worker.pid)
+        try:
+            os.kill(parent, signal.SIGKILL)
+            assert select.select([ended], [], [], 10)[0]
+        finally:
+            os.close(ended)
+        with pytest.raises(WorkerError, match="no backend could be started in nowhere"):
+            Worker.start("backend", {}, where="nowhere")
+        with pytest.raises(WorkerError, match="backend in nowhere died with -9"):
+            worker.read(timeout_s=1)
