@@ -1,7 +1,7 @@
 """What workers are forks of: `python -m harness.fork FD`, on a socket to the owner.
 
-It has imported all that a worker needs, which is standard library only: an interpreter for each would be ready ten
-times as late. It ends with its owner, and its forks with it.
+It has imported all that a worker needs, which is standard library only: an interpreter for each would be ready far
+later. It ends with its owner, and its forks with it.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from harness.topology import End, Node, Topology
 
-__all__ = ["DIES_WITH_OWNER", "Namespace", "Net", "build"]
+__all__ = ["Namespace", "Net", "build", "dying_with_owner"]
 
 CLONE_NEWNET: Final = 0x40000000
 IFA_F_NODAD: Final = 0x02
@@ -36,10 +36,14 @@ LINKS_UP_WITHIN_S: Final = 5.0
 # A veth end that has the same index as its peer (in another namespace) passes for hardware, and what happens to its
 # carrier is then told of only once a second (linkwatch_urgent_event in net/core/link_watch.c).
 FIRST_INDEX: Final = 100
-# At the end of the thread that starts it; this survives exec, and covers what is not a worker of ours.
-DIES_WITH_OWNER: Final = ("setpriv", "--pdeathsig", "KILL")
 _NS: Final = "/proc/thread-self/ns/net"
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def dying_with_owner(argv: Sequence[str]) -> list[str]:
+    """The command of a program that is killed at the end of this process, or of the thread that starts it."""
+    # The owner may have died before setpriv had its say.
+    return ["setpriv", "--pdeathsig", "KILL", "sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid()), *argv]
 
 
 class Namespace:
@@ -77,7 +81,7 @@ class Namespace:
         """
         with self.entered():
             return subprocess.run(
-                [*DIES_WITH_OWNER, *argv],
+                dying_with_owner(argv),
                 check=check,
                 timeout=timeout_s,
                 input=stdin,
@@ -90,7 +94,7 @@ class Namespace:
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         """Start a program here; it dies with this process. `options` are Popen's."""
         with self.entered():
-            return subprocess.Popen([*DIES_WITH_OWNER, *argv], **options)
+            return subprocess.Popen(dying_with_owner(argv), **options)
 
     def spawn(self, role: str, spec: Mapping[str, Any]) -> Worker:
         """Start a harness worker here and wait until it is ready; WorkerError if it is not."""

@@ -26,7 +26,7 @@ import numpy as np
 from harness.crowd import CROWDED, open_flows
 from harness.exchanges import Asker
 from harness.histogram import Histogram
-from harness.netns import DIES_WITH_OWNER, build
+from harness.netns import build, dying_with_owner
 from harness.scenario import Scenario
 from harness.specs import INTERNAL, PUBLIC, TCP_INTERNAL, TCP_PUBLIC, configuration
 from harness.switch import swapper_command
@@ -205,7 +205,7 @@ def standing(route: Route) -> Iterator[tuple[Asker, socket.socket]]:
 def echoing(serving: Sequence[socket.socket], *, core: int) -> Iterator[None]:
     """One process that answers on all these sockets: two would differ by more than the paths do."""
     fds = [sock.fileno() for sock in serving]
-    argv = [*DIES_WITH_OWNER, sys.executable, str(ECHO), str(core), *map(str, fds)]
+    argv = dying_with_owner([sys.executable, str(ECHO), str(core), *map(str, fds)])
     with subprocess.Popen(argv, pass_fds=fds, stdout=subprocess.PIPE) as process:
         try:
             if process.stdout is None or not process.stdout.readline():
