@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness.forks import Forks
+
 __all__ = ["Reading", "Usage", "adopt_orphans", "at_rest", "between", "reading"]
 
 PR_SET_CHILD_SUBREAPER: Final = 36
@@ -48,11 +50,11 @@ def adopt_orphans() -> None:
 
 
 def reading() -> Reading:
-    """The account of now; what a child used is in it once the child was waited for."""
+    """The account of now; what a child or a worker used is in it once it was waited for."""
     with Path("/proc/stat").open(encoding="ascii") as file:
         user, nice, system, _, _, irq, softirq, steal = (int(field) * TICK_S for field in file.readline().split()[1:9])
     own = resource.getrusage(resource.RUSAGE_SELF).ru_utime + resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    return Reading(time.monotonic(), user + nice, user + nice + system + irq + softirq, steal, own)
+    return Reading(time.monotonic(), user + nice, user + nice + system + irq + softirq, steal, own + Forks.user_s)
 
 
 def between(before: Reading, after: Reading) -> Usage:

@@ -1,7 +1,7 @@
 """What workers are forks of: `python -m harness.fork FD`, on a socket to the owner.
 
-It has imported all that a worker needs, which is standard library only: an interpreter for each would be ready far
-later. It ends with its owner, and its forks with it.
+It has imported what a worker needs, but for scapy; it is standard library only. So none has to wait for an interpreter
+of its own. It ends when nobody holds the owner's end of the socket any more, and its forks with it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import backends, load, streams, tcp
@@ -42,6 +43,7 @@ def main() -> None:
     """Fork for every order; each fork plays its role and ends."""
     # Ctrl-C is the owner's to handle: it still needs the reports.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, forks cannot be reaped
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # Workers live for seconds; a collection in mid-run would make slots late.
@@ -70,16 +72,22 @@ def _forked(owner: socket.socket) -> tuple[str, list[int]]:
         if not message:
             sys.exit()  # the owner has ended
         order = json.loads(message)
-        if "reap" in order:
-            answer = os.waitstatus_to_exitcode(os.waitpid(order["reap"], 0)[1])
-        else:
-            answer = os.fork()
-            if answer == 0:
-                owner.close()
-                return order["role"], fds
-            for fd in fds:
-                os.close(fd)
-        owner.send(str(answer).encode())
+        answer: dict[str, Any]
+        try:
+            if "reap" in order:
+                _, status, used = os.wait4(order["reap"], 0)
+                answer = {"exit_code": os.waitstatus_to_exitcode(status), "user_s": used.ru_utime}
+            else:
+                answer = {"pid": os.fork()}
+        except OSError as error:
+            answer = {"errno": error.errno}
+        if answer.get("pid") == 0:
+            owner.close()
+            return order["role"], fds
+        for fd in fds:
+            os.close(fd)
+        with suppress(BrokenPipeError):  # it has ended meanwhile: the next order will not come
+            owner.send(json.dumps(answer).encode())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Namespaces have no name and are held by file descriptors of this process, so they vanish with it,
 `kill -9` included, and two runs never meet; who lives in one when its block ends is killed. The namespace that
 the process was started in is never changed. A namespace belongs to a thread: building is for the main one, and what
-starts a process here has the calling thread live here meanwhile.
+starts a program here has the calling thread live here meanwhile.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def dying_with_owner(argv: Sequence[str]) -> list[str]:
-    """The command of a program that is killed at the end of this process, or of the thread that starts it."""
+    """The command of a program that is killed at the end of this process, or of the thread that starts it.
+
+    Its environment comes to it through a shell, which adds PWD.
+    """
     # The owner may have died before setpriv had its say.
     return ["setpriv", "--pdeathsig", "KILL", "sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid()), *argv]
 

@@ -10,13 +10,15 @@ import os
 import select
 import signal
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 from harness.forks import forks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from harness.forks import Forks
 
 __all__ = ["Worker", "WorkerError"]
 
@@ -31,13 +33,17 @@ class WorkerError(Exception):
 class Worker:
     """A running worker; as a context manager it is killed at the end of the block."""
 
-    def __init__(self, pid: int, pipes: tuple[IO[bytes], IO[bytes], IO[bytes]], *, role: str, where: str) -> None:
+    def __init__(
+        self, made_by: Forks, pid: int, pidfd: int, pipes: tuple[IO[bytes], IO[bytes], IO[bytes]], role: str, where: str
+    ) -> None:
         self.pid = pid
         self.role = role
         self.where = where
         self.ready: dict[str, Any] = {}
+        self._forks = made_by
+        self._died = f"{role} in {where} has ended"
         self._exit_code: int | None = None
-        self._pidfd = os.pidfd_open(pid)
+        self._pidfd = pidfd
         self._stdin, self._stdout, self._stderr = pipes
         self._pending = b""
 
@@ -50,20 +56,24 @@ class Worker:
         It finds copies of `fds` under this name in its spec. Raises WorkerError where it died at once. `await_ready`
         tells when it can be used.
         """
-        (spec_from, told), (heard, said_to), (error_from, error_to) = (os.pipe() for _ in range(3))
-        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY) if namespace is None else os.dup(namespace)
-        theirs = (spec_from, said_to, error_to, here)
-        pipes = open(told, "wb"), open(heard, "rb", buffering=0), open(error_from, "rb", buffering=0)  # noqa: PTH123, SIM115 - descriptors; closed by `kill`
-        try:
-            pid = forks().make(role, [*theirs, *fds])
-        except (EOFError, OSError) as error:
-            for pipe in pipes:
-                pipe.close()
-            raise WorkerError(f"no {role} could be started in {where}: {error}") from error
-        finally:
-            for fd in theirs:
-                os.close(fd)
-        worker = cls(pid, pipes, role=role, where=where)
+        with ExitStack() as unless_made:
+            here = os.open("/proc/thread-self/ns/net", os.O_RDONLY) if namespace is None else os.dup(namespace)
+            (spec_from, told), (heard, said_to), (error_from, error_to) = (os.pipe() for _ in range(3))
+            theirs = (spec_from, said_to, error_to, here)
+            stdin = unless_made.enter_context(os.fdopen(told, "wb"))
+            stdout = unless_made.enter_context(os.fdopen(heard, "rb", buffering=0))
+            stderr = unless_made.enter_context(os.fdopen(error_from, "rb", buffering=0))
+            try:
+                made_by = forks()
+                pid = made_by.make(role, [*theirs, *fds])
+                pidfd = os.pidfd_open(pid)
+            except OSError as error:
+                raise WorkerError(f"no {role} could be started in {where}: {error}") from error
+            finally:
+                for fd in theirs:
+                    os.close(fd)
+            unless_made.pop_all()
+        worker = cls(made_by, pid, pidfd, (stdin, stdout, stderr), role, where)
         try:
             worker.tell(json.dumps(spec))
         except BaseException:
@@ -82,6 +92,7 @@ class Worker:
 
     def tell(self, line: str) -> None:
         """Send one line; WorkerError if the worker is gone."""
+        self._check()
         try:
             self._stdin.write(line.encode() + b"\n")
             self._stdin.flush()
@@ -94,6 +105,7 @@ class Worker:
 
     def offer(self, line: str) -> None:
         """Send one line, unless the worker has come to its end by itself."""
+        self._check()
         with suppress(BrokenPipeError):  # its report is still there to be read
             os.write(self._stdin.fileno(), line.encode() + b"\n")
 
@@ -110,7 +122,7 @@ class Worker:
         """Await the final report and the end of the process; WorkerError if they do not come."""
         report = self.read(timeout_s=timeout_s)
         self._stdin.close()
-        if not select.select([self._pidfd], [], [], ENDED_WITHIN_S)[0]:
+        if not self._ends(ENDED_WITHIN_S):
             self.kill()
             raise WorkerError(f"{self.role} in {self.where} reported but did not end")
         self._bury()
@@ -118,6 +130,7 @@ class Worker:
 
     def read(self, *, timeout_s: float) -> dict[str, Any]:
         """The next JSON line; WorkerError on death or silence."""
+        self._check()
         deadline = time.monotonic() + timeout_s
         while b"\n" not in self._pending:
             left = deadline - time.monotonic()
@@ -143,11 +156,20 @@ class Worker:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         text = self._stderr.read().decode(errors="replace").strip()
         self._bury()
-        return f"{self.role} in {self.where} died with {self._exit_code}: {text or 'no message'}"
+        self._died = f"{self.role} in {self.where} died with {self._exit_code}: {text or 'no message'}"
+        return self._died
+
+    def _check(self) -> None:
+        if self._exit_code is not None:
+            raise WorkerError(self._died)
+
+    def _ends(self, within_s: float) -> bool:
+        return bool(select.select([self._pidfd], [], [], within_s)[0])
 
     def _bury(self) -> None:
         """Await its end; what is left of it goes."""
-        self._exit_code = forks().reap(self.pid)
+        self._ends(ENDED_WITHIN_S)  # also where nobody is left to reap it
+        self._exit_code = self._forks.reap(self.pid)
         os.close(self._pidfd)
         for pipe in (self._stdin, self._stdout, self._stderr):
             with suppress(BrokenPipeError):
