@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Worker", "WorkerError"]
 
 READY_WITHIN_S: Final = 60.0  # nobody meets it but a machine in trouble
-ENDED_WITHIN_S: Final = 30.0  # after its report
+ENDED_WITHIN_S: Final = 30.0  # after its report, or SIGKILL
 
 
 class WorkerError(Exception):
@@ -147,13 +147,15 @@ class Worker:
     def kill(self) -> None:
         """SIGKILL, as a crash would; safe to repeat."""
         if self._exit_code is None:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._strike()
             self._bury()
 
-    def _obituary(self) -> str:
-        with suppress(ProcessLookupError):
+    def _strike(self) -> None:
+        with suppress(ProcessLookupError):  # it died with what it is a fork of
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _obituary(self) -> str:
+        self._strike()
         text = self._stderr.read().decode(errors="replace").strip()
         self._bury()
         self._died = f"{self.role} in {self.where} died with {self._exit_code}: {text or 'no message'}"
