@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Pace", "rarity", "slowed"]
 
 HELD: Final = 0.75  # of all processors, for datagrams alone, where a scenario is played as it is
-SPARED: Final = 0.5  # where it is not: the swap's own command then needs most of one
+SPARED: Final = 0.35  # where it is not: the swap's own command then needs most of one
 SWAP_COMMANDS: Final = 2.5  # a swap does more than a command that only starts, and beside the streams
 LEGACY: Final = 2.0  # of that for iptables-legacy, which commits in a child
 SCAPY: Final = 3  # exchanges that building a datagram with scapy takes as long as: before the first, all others wait
@@ -57,6 +57,7 @@ def slowed(scenario: Scenario, pace: Pace) -> Scenario:
     datagrams_per_s = scenario.rate_per_s * len(scenario.sides) * (1 + SCAPY * (scenario.sender == "scapy"))
     rarer = rarity(datagrams_per_s, pace, beside_per_s=specs.tcp_exchanges_per_s(scenario))
     rate_per_s = max(1, round(scenario.rate_per_s / rarer))
+    rarer = scenario.rate_per_s / rate_per_s  # a rate is whole, and all else gets as rare
     flows = min(scenario.flows, max(LEAST_FLOWS, round(scenario.flows / rarer)))
     # What is in flight at a time, or overtaken, and what fills a buffer, is a number of datagrams.
     service_ms = scenario.service_ms * rarer

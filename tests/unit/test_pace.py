@@ -73,7 +73,7 @@ def test_a_drain_that_ends_with_the_streams_does_not_end_them() -> None:
 
 def test_the_processors_carry_the_rate() -> None:
     slow = slowed(FLUSH, SLOW)
-    assert slow.rate_per_s * len(slow.sides) * SLOW.lone_exchange_s <= 0.51 * SLOW.cpus
+    assert slow.rate_per_s * len(slow.sides) * SLOW.lone_exchange_s <= 0.36 * SLOW.cpus
 
 
 def test_connections_beside_the_datagrams_are_carried_too() -> None:
