@@ -55,8 +55,8 @@ def rarity(rate_per_s: float, pace: Pace, *, beside_per_s: float = 0) -> float:
 def slowed(scenario: Scenario, pace: Pace) -> Scenario:
     """The scenario as this machine can hold it; unchanged where it holds it as it is."""
     datagrams_per_s = scenario.rate_per_s * len(scenario.sides) * (1 + SCAPY * (scenario.sender == "scapy"))
-    rarer = rarity(datagrams_per_s, pace, beside_per_s=specs.tcp_exchanges_per_s(scenario))
-    rate_per_s = max(1, round(scenario.rate_per_s / rarer))
+    beside_per_s = specs.tcp_exchanges_per_s(scenario)
+    rate_per_s = max(1, round(scenario.rate_per_s / rarity(datagrams_per_s, pace, beside_per_s=beside_per_s)))
     rarer = scenario.rate_per_s / rate_per_s  # a rate is whole, and all else gets as rare
     flows = min(scenario.flows, max(LEAST_FLOWS, round(scenario.flows / rarer)))
     # What is in flight at a time, or overtaken, and what fills a buffer, is a number of datagrams.

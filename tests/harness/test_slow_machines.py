@@ -33,10 +33,12 @@ SCENARIOS = {
 def test_curtailed_streams_end_with_the_last_swap_and_every_slot_until_then_is_accounted_for(
     scenario: Scenario,
 ) -> None:
-    rarer = rarity(RATE_PER_S * len(scenario.sides), pace(), beside_per_s=tcp_exchanges_per_s(scenario))
+    datagrams_per_s, beside_per_s = RATE_PER_S * len(scenario.sides), tcp_exchanges_per_s(scenario)
+    rate_per_s = round(RATE_PER_S / rarity(datagrams_per_s, pace(), beside_per_s=beside_per_s))
+    rarer = RATE_PER_S / rate_per_s  # as harness.pace does: a rate is whole, and all else gets as rare
     slow = replace(
         scenario,
-        rate_per_s=round(RATE_PER_S / rarer),
+        rate_per_s=rate_per_s,
         service_ms=scenario.service_ms * rarer,
         push_rate_per_s=scenario.push_rate_per_s / rarer,
         tcp_rate_per_s=scenario.tcp_rate_per_s / rarer,
