@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Pace", "rarity", "slowed"]
 
-HELD: Final = 0.75  # of all processors, for datagrams alone, where a scenario is played as it is
-SPARED: Final = 0.35  # where it is not: the swap's own command then needs most of one
+MEASURED: Final = 0.75  # of what a datagram takes in a scenario: rules, capture and fragments come on top
+BEHIND_S: Final = 0.3  # that streams may fall behind beside a swap's command: the old set is stopped that much later
+SPARED: Final = 0.35  # of all processors, for datagrams, where they are slowed: the command then needs most of one
 SWAP_COMMANDS: Final = 2.5  # a swap does more than a command that only starts, and beside the streams
 LEGACY: Final = 2.0  # of that for iptables-legacy, which commits in a child
 SCAPY: Final = 3  # exchanges that building a datagram with scapy takes as long as: before the first, all others wait
 RELAUNCH_COMMANDS: Final = 0.5  # a backend loads less than a command
 MARGIN_S: Final = 0.1
 LEAST_SWAPS: Final = 4  # of many: there and back, twice
-BAD: Final = 16  # datagrams that a bad link loses or reorders each way: that it is none has one chance in e^16
+BAD: Final = 10  # datagrams that a bad link loses or reorders each way: that it is none has one chance in e^10
 LEAST_FLOWS: Final = 16  # of many
 IDLE_GAPS: Final = 3  # between two datagrams of a flow, before it counts as idle
 SLACK: Final = 2  # where streams end with what the swap has shown, more time for it costs none
@@ -45,9 +46,12 @@ class Pace:
 def rarity(rate_per_s: float, pace: Pace, *, beside_per_s: float = 0) -> float:
     """By which factor datagrams must get rarer for this machine to hold them; 1 where it holds them as they are.
 
+    It does where all is answered before the old set is stopped, although a swap's command takes a processor meanwhile.
     Where it does not, there has to be room for other exchanges `beside` them, which get as rare.
     """
-    if rate_per_s * pace.exchange_s <= HELD * pace.cpus:
+    busy = rate_per_s * pace.exchange_s / MEASURED
+    behind_s = max(0.0, busy + 1 - pace.cpus) * SWAP_COMMANDS * pace.command_s
+    if busy <= pace.cpus and behind_s <= BEHIND_S:
         return 1.0
     return max(1.0, (rate_per_s + beside_per_s) * pace.lone_exchange_s / (SPARED * pace.cpus))
 

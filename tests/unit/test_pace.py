@@ -76,6 +76,12 @@ def test_the_processors_carry_the_rate() -> None:
     assert slow.rate_per_s * len(slow.sides) * SLOW.lone_exchange_s <= 0.36 * SLOW.cpus
 
 
+def test_a_machine_that_its_commands_keep_busy_does_not_hold_what_it_would_hold_without() -> None:
+    late = replace(FAST, lone_exchange_s=1e-3, command_s=1.5)
+    assert slowed(FLUSH, late).rate_per_s < FLUSH.rate_per_s
+    assert slowed(FLUSH, replace(late, exchange_s=FAST.exchange_s / 2)).rate_per_s == FLUSH.rate_per_s
+
+
 def test_connections_beside_the_datagrams_are_carried_too() -> None:
     alone, beside = slowed(Scenario(), SLOW), slowed(Scenario(tcp=True), SLOW)
     assert beside.rate_per_s < alone.rate_per_s
@@ -108,7 +114,7 @@ def test_a_bad_link_stays_as_bad_and_has_enough_datagrams_to_be_bad_to(bad: Scen
     slow = slowed(bad, SLOW)
     assert (slow.loss_percent, slow.reorder_percent) == (bad.loss_percent, bad.reorder_percent)
     assert slow.delay_ms == bad.delay_ms or bad.reorder_percent
-    assert slow.rate_per_s * slow.seconds * (slow.loss_percent or slow.reorder_percent) / 100 >= 15
+    assert slow.rate_per_s * slow.seconds * (slow.loss_percent or slow.reorder_percent) / 100 >= 10
     assert slow.stop_old_after_s > (slow.delay_ms + slow.service_ms) / 1000
 
 
