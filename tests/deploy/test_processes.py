@@ -28,6 +28,7 @@ def overhead_s(receipt: Any, boot_s: float) -> float:
     return float(receipt["took_s"] - receipt["steps"]["fetch"] - boot_s - SETTLE_S)
 
 
+@pytest.mark.alone
 def test_deployments_under_load_lose_nothing_and_leave_one_backend(town: Deployed) -> None:
     slowness = support.slowness()
     beyond_s = []
@@ -130,6 +131,7 @@ def first_seen_after(town: Deployed, port_set: str, after_ns: int) -> int:
     return min(times)
 
 
+@pytest.mark.alone
 def test_rollback_to_a_backend_that_was_kept_is_at_once(town: Deployed) -> None:
     town.configure(backend="keep_old = true")
     for tag in ("v1", "v2"):

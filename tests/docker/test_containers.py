@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.deploys
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", [Contained, Bridged])
 def test_deployments_under_load_lose_nothing_and_leave_one_container(
     engine: Engine, binary: Path, kind: type[Contained]
@@ -120,6 +121,7 @@ def test_the_image_s_own_healthcheck_decides(engine: Engine, contained: Containe
     assert engine.containers() == {}
 
 
+@pytest.mark.alone
 def test_rollback_to_a_kept_container_is_at_once(engine: Engine, contained: Contained) -> None:
     contained.configure(backend="keep_old = true")
     for tag in ("v1", "v2"):
