@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.bench
 
 LOOKS = 15  # at the growing record, each with its share of the 5 % that all of them may err
-# Between two machines a round trip is mostly the waking: on two cores this many times as long as on one, and more.
-WAKING = 3.0
+# Between two machines a round trip is mostly the waking: on two cores this many times as long as on one, and more. The
+# path itself takes up to 1.6 times as long there; with less waking its share would be held to less than on one core.
+WAKING = 5.0
 MOST_OF_DIRECT = {"stateless": 1.03, "zones": 1.12}
 MOST_OF_DIRECT_ON_ONE_CORE = {"stateless": 1.125, "zones": 1.25}
 MOST_OF_BY_HAND = {"stateless": 1.02, "zones": 1.12}
@@ -70,7 +71,7 @@ def test_the_median_round_trip_is_close_to_the_direct_one(dataplane: str) -> Non
     )
     if two_us >= WAKING * one_us:
         looked_at(dataplane, DIRECT, MOST_OF_DIRECT[dataplane], one_core=False)
-    else:  # where a hypervisor wakes quicker, the path's share of the whole tells of the machine
+    else:  # where a core wakes quicker, the path's share of the whole tells of the machine
         looked_at(dataplane, BY_HAND, MOST_OF_BY_HAND[dataplane], one_core=False)
 
 
