@@ -110,7 +110,7 @@ int main(int argc, char **argv) {
     if (!set || !udp) return fprintf(stderr, "SWAPPER_SET and SWAPPER_UDP_1000 are not set\n"), 2;
     int64_t service_ns = behaviour(argv[1], "service_ms", 0) * 1000000;
     long boot_ms = behaviour(argv[1], "boot_ms", 0), crash_ms = behaviour(argv[1], "crash_after_ms", 0);
-    long mute_ms = behaviour(argv[1], "mute_after_ms", 0), deaf_to_term = behaviour(argv[1], "ignore_term", 0);
+    long mute_ms = behaviour(argv[1], "mute_after_ms", -1), deaf_to_term = behaviour(argv[1], "ignore_term", 0);
     signal(SIGTERM, deaf_to_term ? SIG_IGN : on_term); /* as pid 1 of a container the default would be to ignore it */
     printf("booting %s on %s\n", getenv("SWAPPER_RELEASE"), set);
     fflush(stdout);
@@ -153,7 +153,7 @@ int main(int argc, char **argv) {
                     if (r->length <= 0) break;
                     int64_t at_ns = now_ns();
                     r->record = log_seen((unsigned char *)r->data, r->length, at_ns, ports[i], families[i]);
-                    if (mute_ms && age_ms >= mute_ms) continue;
+                    if (mute_ms >= 0 && age_ms >= mute_ms) continue;
                     if (r->length > 3) r->data[3] = who;
                     r->due_ns = at_ns + service_ns, r->socket = fds[i].fd;
                     newest++;
