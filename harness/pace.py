@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Pace", "rarity", "slowed"]
 
 MEASURED: Final = 0.75  # of what a datagram takes in a scenario: rules, capture and fragments come on top
-BEHIND_S: Final = 0.3  # that streams may fall behind beside a swap's command: the old set is stopped that much later
+BEHIND_S: Final = 0.3  # that streams may fall behind beside a swap's command: most old sets are stopped so much later
 SPARED: Final = 0.35  # of all processors, for datagrams, where they are slowed: the command then needs most of one
 SWAP_COMMANDS: Final = 2.5  # a swap does more than a command that only starts, and beside the streams
 LEGACY: Final = 2.0  # of that for iptables-legacy, which commits in a child
@@ -43,15 +43,15 @@ class Pace:
     cpus: float  # the share of whoever plays, where several do at once
 
 
-def rarity(rate_per_s: float, pace: Pace, *, beside_per_s: float = 0) -> float:
+def rarity(rate_per_s: float, pace: Pace, *, beside_per_s: float = 0, most_behind_s: float = BEHIND_S) -> float:
     """By which factor datagrams must get rarer for this machine to hold them; 1 where it holds them as they are.
 
-    It does where all is answered before the old set is stopped, although a swap's command takes a processor meanwhile.
+    It does where streams fall behind by no more than `most_behind_s` while a swap's command takes a processor.
     Where it does not, there has to be room for other exchanges `beside` them, which get as rare.
     """
     busy = rate_per_s * pace.exchange_s / MEASURED
     behind_s = max(0.0, busy + 1 - pace.cpus) * SWAP_COMMANDS * pace.command_s
-    if busy <= pace.cpus and behind_s <= BEHIND_S:
+    if busy <= pace.cpus and behind_s <= most_behind_s:
         return 1.0
     return max(1.0, (rate_per_s + beside_per_s) * pace.lone_exchange_s / (SPARED * pace.cpus))
 
@@ -60,7 +60,9 @@ def slowed(scenario: Scenario, pace: Pace) -> Scenario:
     """The scenario as this machine can hold it; unchanged where it holds it as it is."""
     datagrams_per_s = scenario.rate_per_s * len(scenario.sides) * (1 + SCAPY * (scenario.sender == "scapy"))
     beside_per_s = specs.tcp_exchanges_per_s(scenario)
-    rate_per_s = max(1, round(scenario.rate_per_s / rarity(datagrams_per_s, pace, beside_per_s=beside_per_s)))
+    behind_s = min(BEHIND_S, scenario.stop_old_after_s)
+    by = rarity(datagrams_per_s, pace, beside_per_s=beside_per_s, most_behind_s=behind_s)
+    rate_per_s = max(1, round(scenario.rate_per_s / by))
     rarer = scenario.rate_per_s / rate_per_s  # a rate is whole, and all else gets as rare
     flows = min(scenario.flows, max(LEAST_FLOWS, round(scenario.flows / rarer)))
     # What is in flight at a time, or overtaken, and what fills a buffer, is a number of datagrams.

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SWAPPER = str(Path(sys.executable).with_name("swapper"))
 SOURCE = Path(__file__).with_name("echo.c")
 SIDES: tuple[Side, ...] = ("outside", "inside")
+LONGER = 2  # times as long as asked, streams go on where what is played under them takes its time
+TAIL_NS = 500_000_000  # and that much after it
 FAULTLESS = ("lost_up", "lost_down", "misaddressed", "misdelivered", "corrupted", "receiver_dropped", "not_sent")
 
 
@@ -157,7 +159,7 @@ def _lines(behaviour: Mapping[str, int]) -> str:
 
 
 class Load:
-    """Steady streams from outside and inside, from `start` until `seconds` later; then the ledger."""
+    """Steady streams from outside and inside, for `seconds` and until the ledger is asked for."""
 
     def __init__(
         self, town: Deployed, *, seconds: float, rate_per_s: int = 2000, topology: Any = OUTSIDE_AND_HOST
@@ -165,9 +167,10 @@ class Load:
         self.town = town
         self.folder = town.folder / f"load-{time.monotonic_ns()}"
         self.folder.mkdir()
-        scenario = Scenario(sides=SIDES, families=(4,), rate_per_s=rate_per_s, seconds=seconds, pattern="both")
+        self.least_ns = int(seconds * 1e9)
+        most_s = seconds * LONGER
+        scenario = Scenario(sides=SIDES, families=(4,), rate_per_s=rate_per_s, seconds=most_s, pattern="both")
         self.streams = specs.streams(scenario, topology, self.folder)
-        self.seconds = seconds
         self.t0_ns = 0
         self._stack = ExitStack()
         self._workers: dict[str, Worker] = {}
@@ -195,8 +198,14 @@ class Load:
         self._stack.close()
 
     def ledger(self) -> ledger.Ledger:
-        """Wait for the end of the streams; what became of every datagram."""
-        reports = [worker.result(timeout_s=self.seconds + 60) for worker in self._workers.values()]
+        """End the streams; what became of every datagram."""
+        now_ns = time.time_ns()
+        assert now_ns < self.t0_ns + LONGER * self.least_ns, "the streams ended before what was played under them"
+        end_ns = max(self.t0_ns + self.least_ns, now_ns + TAIL_NS)
+        for worker in self._workers.values():
+            worker.offer(f"until {end_ns}")
+        reports = [worker.result(timeout_s=(end_ns - now_ns) / 1e9 + 60) for worker in self._workers.values()]
+        slots = {one["id"]: one["slots"] for report in reports for one in report["streams"]}
         plans = [stream for streams in self.streams.values() for stream in streams]
         logs = [
             ledger.BackendLog(specs.WHO[path.name.partition("-")[0]], _of_streams(records.read_seen(path)))
@@ -204,7 +213,7 @@ class Load:
         ]
         return ledger.account(
             [
-                ledger.Plan(s["id"], s["side"], s["family"], s["rate_per_s"], s["count"], "echo", s["phase_ns"])
+                ledger.Plan(s["id"], s["side"], s["family"], s["rate_per_s"], slots[s["id"]], "echo", s["phase_ns"])
                 for s in plans
             ],
             t0_ns=self.t0_ns,

@@ -199,6 +199,7 @@ def test_rollback_goes_to_another_release(town: Deployed) -> None:
     assert town.does("rollback", "game")["release"] == "v1"
 
 
+@pytest.mark.alone
 def test_rollback_cuts_also_where_swaps_drain(town: Deployed) -> None:
     town.configure(backend="keep_old = true")
     edited(town, "drain_timeout = 3", 'drain_timeout = 3\nudp = "drain"')

@@ -114,8 +114,11 @@ def test_every_ignore_carries_its_code_and_its_reason(path: Path) -> None:
     assert bare == []
 
 
-def test_dev_runs_every_folder_of_tests_once() -> None:
-    lists = re.findall(r'^(?:SIDE_BY_SIDE|ALONE)="(.*)"$', (ROOT / "dev").read_text(), re.MULTILINE)
+def test_dev_runs_every_test_once() -> None:
+    dev = (ROOT / "dev").read_text()
+    lists = re.findall(r'^(?:SIDE_BY_SIDE|ALONE)="(.*)"$', dev, re.MULTILINE)
     with (ROOT / "pyproject.toml").open("rb") as file:
         paths = tomllib.load(file)["tool"]["pytest"]["ini_options"]["testpaths"]
     assert sorted(" ".join(lists).split()) == sorted(paths)
+    runs = re.findall(r"-m pytest \$no_cache (.*) \|\| failed=1", dev)
+    assert [run.split("-m ")[-1] for run in runs] == ['"not alone" $SIDE_BY_SIDE', "alone $SIDE_BY_SIDE", "$ALONE"]

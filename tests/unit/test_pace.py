@@ -82,6 +82,11 @@ def test_a_machine_that_its_commands_keep_busy_does_not_hold_what_it_would_hold_
     assert slowed(FLUSH, replace(late, exchange_s=FAST.exchange_s / 2)).rate_per_s == FLUSH.rate_per_s
 
 
+def test_the_sooner_the_old_set_is_stopped_the_less_streams_may_fall_behind() -> None:
+    assert slowed(FLUSH, FAST) is FLUSH
+    assert slowed(replace(FLUSH, stop_old_after_s=0.1), FAST).rate_per_s < FLUSH.rate_per_s
+
+
 def test_connections_beside_the_datagrams_are_carried_too() -> None:
     alone, beside = slowed(Scenario(), SLOW), slowed(Scenario(tcp=True), SLOW)
     assert beside.rate_per_s < alone.rate_per_s

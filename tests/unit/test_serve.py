@@ -185,6 +185,7 @@ def test_a_newer_release_replaces_the_waiting_one(server: Server, deployments: D
     assert server.client.get("/status").json()["last"]["game"]["result"] == "unhealthy"
 
 
+@pytest.mark.alone
 def test_deliveries_are_answered_within_100_ms(server: Server) -> None:
     took_s = []
     for number in range(20):
@@ -283,6 +284,7 @@ def test_a_body_that_is_declared_too_long_is_refused_before_any_of_it_was_sent(s
         assert answer.read().startswith(b"HTTP/1.1 413 ")  # to its end: the connection is closed
 
 
+@pytest.mark.alone
 def test_slow_clients_are_let_go_of_after_their_time_and_delay_nobody(tmp_path: Path, deployments: Deployments) -> None:
     limit_s = 1
     with serving(tmp_path, deployments, str(limit_s)) as server:
@@ -313,6 +315,7 @@ def test_a_connection_too_many_is_closed_at_once(server: Server) -> None:
             assert connection.recv(1) == b""
 
 
+@pytest.mark.alone
 def test_a_flood_of_bad_signatures_neither_delays_a_good_one_nor_fills_the_memory(server: Server) -> None:
     rate, seconds, threads = 1000, 2, 8
     _flood(server, range(500), begin_s=time.monotonic(), rate=rate)  # what is made once is made before memory counts
