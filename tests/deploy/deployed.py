@@ -217,7 +217,7 @@ class Load:
                 for s in plans
             ],
             t0_ns=self.t0_ns,
-            sent={s["id"]: records.read_sent(s["sent_log"]) for s in plans},
+            sent={s["id"]: records.read_sent(s["sent_log"])[: slots[s["id"]]] for s in plans},
             received=[records.read_received(self.folder / f"received-{node}") for node in self.streams],
             backends=logs,
             client_drops={one["id"]: one["drops"] for report in reports for one in report["streams"]},
