@@ -60,8 +60,8 @@ def slowed(scenario: Scenario, pace: Pace) -> Scenario:
     """The scenario as this machine can hold it; unchanged where it holds it as it is."""
     datagrams_per_s = scenario.rate_per_s * len(scenario.sides) * (1 + SCAPY * (scenario.sender == "scapy"))
     beside_per_s = specs.tcp_exchanges_per_s(scenario)
-    behind_s = min(BEHIND_S, scenario.stop_old_after_s)
-    factor = rarity(datagrams_per_s, pace, beside_per_s=beside_per_s, most_behind_s=behind_s)
+    most_behind_s = min(BEHIND_S, scenario.stop_old_after_s)
+    factor = rarity(datagrams_per_s, pace, beside_per_s=beside_per_s, most_behind_s=most_behind_s)
     rate_per_s = max(1, round(scenario.rate_per_s / factor))
     rarer = scenario.rate_per_s / rate_per_s  # a rate is whole, and all else gets as rare
     flows = min(scenario.flows, max(LEAST_FLOWS, round(scenario.flows / rarer)))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from harness.topology import Topology
     from harness.workers import Worker
 
-__all__ = ["Stage"]
+__all__ = ["Stage", "sent_slots"]
 
 NS: Final = 1_000_000_000
 LEAD_NS: Final = 150_000_000  # between the order to go and the first slot
@@ -142,7 +142,7 @@ class Stage:
                 for s in streams
             ],
             t0_ns=self.record.t0_ns,
-            sent={spec["id"]: _sent(spec) for spec in streams},
+            sent={spec["id"]: sent_slots(spec) for spec in streams},
             received=list(received.values()),
             backends=logs,
             client_drops=client_drops if kind == "echo" else None,
@@ -322,7 +322,7 @@ def _datagrams(seen: Any) -> Any:
     return seen[seen["stream"] != specs.TCP_STREAM]
 
 
-def _sent(spec: dict[str, Any]) -> Any:
+def sent_slots(spec: dict[str, Any]) -> Any:
     """When each slot of a stream was sent; ImpossibleCountError if more of them were than it says it had."""
     sent_ns, slots = records.read_sent(spec["sent_log"]), spec["count"]
     if sent_ns[slots:].any():

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from harness import ledger, records, specs
 from harness.scenario import Scenario
+from harness.stage import sent_slots
 from harness.topology import OUTSIDE_AND_HOST, Side
 
 if TYPE_CHECKING:
@@ -206,18 +207,18 @@ class Load:
             worker.offer(f"until {end_ns}")
         reports = [worker.result(timeout_s=(end_ns - now_ns) / 1e9 + 60) for worker in self._workers.values()]
         slots = {one["id"]: one["slots"] for report in reports for one in report["streams"]}
-        plans = [stream for streams in self.streams.values() for stream in streams]
+        plans = [{**stream, "count": slots[stream["id"]]} for streams in self.streams.values() for stream in streams]
         logs = [
             ledger.BackendLog(specs.WHO[path.name.partition("-")[0]], _of_streams(records.read_seen(path)))
             for path in sorted(self.town.logs.glob("*.log"))
         ]
         return ledger.account(
             [
-                ledger.Plan(s["id"], s["side"], s["family"], s["rate_per_s"], slots[s["id"]], "echo", s["phase_ns"])
+                ledger.Plan(s["id"], s["side"], s["family"], s["rate_per_s"], s["count"], "echo", s["phase_ns"])
                 for s in plans
             ],
             t0_ns=self.t0_ns,
-            sent={s["id"]: records.read_sent(s["sent_log"])[: slots[s["id"]]] for s in plans},
+            sent={s["id"]: sent_slots(s) for s in plans},
             received=[records.read_received(self.folder / f"received-{node}") for node in self.streams],
             backends=logs,
             client_drops={one["id"]: one["drops"] for report in reports for one in report["streams"]},
