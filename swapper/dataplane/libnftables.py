@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import re
+import weakref
 from typing import Any
 
 from swapper.errors import KernelRefusedError, MissingError
@@ -32,17 +33,10 @@ class Nftables:
         self._context = self._lib.nft_ctx_new(0)
         if not self._context:
             raise MissingError("libnftables could not open a netlink socket: this kernel has no nf_tables")
+        self._freed = _Freed(self, self._lib.nft_ctx_free)
+        self._freed._as_parameter_ = self._context
         self._lib.nft_ctx_buffer_output(self._context)
         self._lib.nft_ctx_buffer_error(self._context)
-
-    def close(self) -> None:
-        """Give the context back; the object is of no use afterwards."""
-        if self._context:
-            self._lib.nft_ctx_free(self._context)
-            self._context = None
-
-    def __del__(self) -> None:
-        self.close()
 
     def run(self, script: str) -> None:
         """Commit `script` as one transaction.
@@ -98,6 +92,15 @@ class Nftables:
         output = self._lib.nft_ctx_get_output_buffer(self._context) or b""
         error = self._lib.nft_ctx_get_error_buffer(self._context) or b""
         return status, output.decode(), error.decode()
+
+
+class _Freed(weakref.ref[Nftables]):
+    """Frees a context once its owner is gone: takes 10 ms, and what a signal's handler raises in a `__del__` is lost.
+
+    ctypes calls the function with what `_as_parameter_` says of this object: no line of Python runs meanwhile.
+    """
+
+    _as_parameter_: int
 
 
 def _refusal(error: str) -> Exception:
