@@ -201,7 +201,8 @@ class Load:
     def ledger(self) -> ledger.Ledger:
         """End the streams; what became of every datagram."""
         now_ns = time.time_ns()
-        assert now_ns < self.t0_ns + LONGER * self.least_ns, "the streams ended before what was played under them"
+        most_ns = self.t0_ns + LONGER * self.least_ns
+        assert now_ns + TAIL_NS <= most_ns, "the streams ended before what was played under them, or too soon after it"
         end_ns = max(self.t0_ns + self.least_ns, now_ns + TAIL_NS)
         for worker in self._workers.values():
             worker.offer(f"until {end_ns}")
