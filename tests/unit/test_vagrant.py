@@ -188,8 +188,7 @@ def test_a_folder_has_one_lock_by_whatever_name(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_while_it_tidies_up_leaves_nothing_behind_either(tmp_path: Path) -> None:
-    for script in ("ground", "steps"):
-        shutil.copy(VAGRANT / script, tmp_path)
+    shutil.copy(VAGRANT / "steps", tmp_path)
     ground = (VAGRANT / "ground").read_text().replace("LOCK=/run/", f"LOCK={tmp_path}/")
     (tmp_path / "ground").write_text(ground)
     (tmp_path / "interrupted").write_text(". ${0%/*}/ground; : >$work/box; kill -INT $$")
